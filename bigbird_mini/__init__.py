@@ -1,0 +1,1 @@
+"""bigbird_mini: block-sparse attention."""
