@@ -1,0 +1,134 @@
+"""attention(): one function, several backends, all held to the dense one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ..pattern import BlockPattern
+from .dense import dense_attention
+from .gather import gather_attention
+
+__all__ = ["BACKENDS", "attention"]
+
+BACKENDS: dict[str, Callable[..., torch.Tensor]] = {"dense": dense_attention, "gather": gather_attention}
+
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    p: BlockPattern | Sequence[BlockPattern],
+    key_mask: torch.Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    backend: str = "auto",
+    block_size: int | None = None,
+) -> torch.Tensor:
+    """Scaled dot-product attention in which each query block reads only the key blocks of its row of the pattern.
+
+    out_i = sum_j softmax_j(scale * q_i . k_j) v_j, over the real tokens j in the blocks that i's block reads
+    (Zaheer et al. 2020, section 2, equation AT, without the residual).
+
+    Args:
+        q, k, v: (B, H, n, d) floating point; n a multiple of p.n_blocks. The block size is n / p.n_blocks.
+        p: one pattern, or a list of B patterns of one size, one for each document. Its heads: 1 or H.
+        key_mask: (B, n) bool, True for a real token. A query that reads no real token gives zeros.
+        scale: factor on the scores; 1 / sqrt(d) where None.
+        dropout_p: share of attention weights dropped, as in torch's scaled_dot_product_attention.
+        backend: "dense" (the n x n oracle), "gather" (memory linear in n, any device) or "auto": "dense" where the
+            pattern is full, else "gather".
+        block_size: only to have n checked: n must then be p.n_blocks * block_size.
+
+    Returns:
+        (B, H, n, d), of q's type and on its device.
+
+    Raises:
+        ValueError, TypeError: where shapes, types or settings do not fit, with the values and what is allowed.
+    """
+    patterns = [p] if isinstance(p, BlockPattern) else list(p)
+    _check(q, k, v, patterns, key_mask, dropout_p, backend, block_size)
+    if not isinstance(p, BlockPattern) and len(patterns) != len(q):
+        raise ValueError(
+            f"{len(patterns)} patterns for a batch of {len(q)}; give one pattern, or one for each document"
+        )
+    if len(set(patterns)) == 1:
+        return _run(q, k, v, patterns[0], key_mask, scale, dropout_p, backend)
+    out = torch.empty_like(q)
+    for pattern in dict.fromkeys(patterns):  # documents that share a pattern go together
+        rows = torch.tensor([i for i, other in enumerate(patterns) if other == pattern], device=q.device)
+        mask = None if key_mask is None else key_mask[rows]
+        part = _run(q[rows], k[rows], v[rows], pattern, mask, scale, dropout_p, backend)
+        out = out.index_copy(0, rows, part)
+    return out
+
+
+def _run(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    p: BlockPattern,
+    key_mask: torch.Tensor | None,
+    scale: float | None,
+    dropout_p: float,
+    backend: str,
+) -> torch.Tensor:
+    if backend == "auto":
+        backend = "dense" if p.density() == 1.0 and q.shape[2] <= 512 else "gather"
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return BACKENDS[backend](q, k, v, p, key_mask, scale, dropout_p)
+
+
+def _check(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    patterns: list[BlockPattern],
+    key_mask: torch.Tensor | None,
+    dropout_p: float,
+    backend: str,
+    block_size: int | None,
+) -> None:
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
+            raise TypeError(f"{name} must be a floating point tensor, not {kind}")
+        if x.dim() != 4 or x.numel() == 0:
+            raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (B, H, n, d), none of them zero")
+    if not (q.shape == k.shape == v.shape):
+        raise ValueError(
+            f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} must have one shape (B, H, n, d)"
+        )
+    if not (q.dtype == k.dtype == v.dtype and q.device == k.device == v.device):
+        kinds = ", ".join(f"{x.dtype} on {x.device}" for x in (q, k, v))
+        raise TypeError(f"q, k and v must have one type and one device, not {kinds}")
+    B, H, n, _ = q.shape
+    for p in patterns:
+        if not isinstance(p, BlockPattern):
+            raise TypeError(f"a pattern must be a BlockPattern, not {type(p).__name__}")
+        if p.n_blocks != patterns[0].n_blocks:
+            raise ValueError(f"patterns of {patterns[0].n_blocks} and {p.n_blocks} blocks; all need the same number")
+        if p.heads not in (1, H):
+            raise ValueError(f"the pattern has {p.heads} heads, q has {H}; the pattern may have 1 or {H}")
+        if block_size is not None and n != p.n_blocks * block_size:
+            raise ValueError(
+                f"n={n} is not {p.n_blocks} blocks of block_size={block_size}; it must be {p.n_blocks * block_size}"
+            )
+        if n % p.n_blocks:
+            more = -(-n // p.n_blocks) * p.n_blocks
+            raise ValueError(
+                f"n={n} is not a multiple of the pattern's {p.n_blocks} blocks; pad to {more}, or use another pattern"
+            )
+    if key_mask is not None:
+        if not isinstance(key_mask, torch.Tensor) or key_mask.dtype != torch.bool:
+            kind = key_mask.dtype if isinstance(key_mask, torch.Tensor) else type(key_mask).__name__
+            raise TypeError(f"key_mask must be a bool tensor, True for a real token, not {kind}")
+        if key_mask.shape != (B, n):
+            raise ValueError(f"key_mask has shape {tuple(key_mask.shape)}; it must be (B, n) = {(B, n)}")
+        if key_mask.device != q.device:
+            raise ValueError(f"key_mask is on {key_mask.device}, q on {q.device}; move it there")
+    if not 0.0 <= dropout_p < 1.0:
+        raise ValueError(f"dropout_p={dropout_p} is not a share; it must be at least 0 and below 1")
+    if backend not in ("auto", *BACKENDS):
+        raise ValueError(f"backend={backend!r} is not known; allowed: 'auto', {', '.join(map(repr, BACKENDS))}")

@@ -1,0 +1,30 @@
+"""The oracle: attention by its definition, with the whole n x n matrix of scores. Introduced in lessons/01."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ..pattern import BlockPattern
+
+
+def dense_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    p: BlockPattern,
+    key_mask: torch.Tensor | None,
+    scale: float,
+    dropout_p: float,
+) -> torch.Tensor:
+    """What every other backend must equal, in values and gradients; time and memory grow with n².
+
+    The arguments are those of :func:`bigbird_mini.attention`, already checked.
+    """
+    allowed = p.token_mask(q.shape[2] // p.n_blocks).to(q.device)  # (1 or H, n, n)
+    if key_mask is not None:
+        allowed = allowed & key_mask[:, None, None, :]  # (B, 1 or H, n, n)
+    scores = q @ k.transpose(-1, -2) * scale  # (B, H, n, n)
+    scores = scores.masked_fill(~allowed, torch.finfo(q.dtype).min)
+    weights = scores.softmax(-1) * allowed  # a row with no key at all: zeros, not the average of everything
+    return F.dropout(weights, dropout_p) @ v  # (B, H, n, d)
