@@ -219,7 +219,7 @@ class BigBirdModel(nn.Module):
         x = self.embeddings(F.pad(words, (0, 0, 0, more)), F.pad(token_type_ids, (0, more)))
         for i, layer in enumerate(self.layers):
             x = layer(x, self.patterns(i, real, N), key_mask)
-        return BigBirdOutput(x[:, :n])
+        return BigBirdOutput(x.narrow(1, 0, n))
 
     def patterns(self, layer: int, real: list[int], n_blocks: int) -> BlockPattern | list[BlockPattern]:
         """The pattern of a layer for documents of ``real`` blocks each, in a batch of n_blocks; one if all agree."""

@@ -211,8 +211,8 @@ class BlockPattern:
 
     # ---------------------------------------------------------------- looking
 
-    def neighbours(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The lists themselves: (keys, full).
+    def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lists themselves, as NumPy arrays: (keys, full).
 
         keys: int64 (heads, N, K), ascending key blocks of each row, N where a row has fewer than K.
         full: bool (heads, N), rows that read every block; these list nothing.
@@ -220,7 +220,7 @@ class BlockPattern:
         full = self._every > 0
         keys = np.where(full[..., None], self.n_blocks, self._keys)
         most = int((keys < self.n_blocks).sum(-1).max(initial=0))
-        return torch.from_numpy(np.ascontiguousarray(keys[..., :most])), torch.from_numpy(full)
+        return keys[..., :most].astype(np.int64), full
 
     def kinds(self) -> torch.Tensor:
         """uint8 (heads, N, N): 0 not read, 1 window, 2 global, 3 random, 4 other; by the strongest where several."""

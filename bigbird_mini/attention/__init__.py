@@ -47,9 +47,9 @@ def attention(
     Raises:
         ValueError, TypeError: where shapes, types or settings do not fit, with the values and what is allowed.
     """
-    patterns = [p] if isinstance(p, BlockPattern) else list(p)
+    patterns = list(p) if isinstance(p, Sequence) else [p]
     _check(q, k, v, patterns, key_mask, dropout_p, backend, block_size)
-    if not isinstance(p, BlockPattern) and len(patterns) != len(q):
+    if isinstance(p, Sequence) and len(patterns) != len(q):
         raise ValueError(
             f"{len(patterns)} patterns for a batch of {len(q)}; give one pattern, or one for each document"
         )
@@ -58,8 +58,9 @@ def attention(
     out = torch.empty_like(q)
     for pattern in dict.fromkeys(patterns):  # documents that share a pattern go together
         rows = torch.tensor([i for i, other in enumerate(patterns) if other == pattern], device=q.device)
-        mask = None if key_mask is None else key_mask[rows]
-        part = _run(q[rows], k[rows], v[rows], pattern, mask, scale, dropout_p, backend)
+        mask = None if key_mask is None else key_mask.index_select(0, rows)
+        some = [x.index_select(0, rows) for x in (q, k, v)]
+        part = _run(*some, pattern, mask, scale, dropout_p, backend)
         out = out.index_copy(0, rows, part)
     return out
 

@@ -2,6 +2,9 @@
 
 Zaheer et al. 2020, appendix D: the compact key tensor of shape (N, K b, d), where K is the number of blocks a row
 reads. It is built for a few query blocks at a time, so that memory grows with n and not with n².
+
+Tensors are taken apart with index_select, view and narrow rather than []: so fake CUDA tensors pass through without a
+GPU, and a test finds any mix of devices.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -45,15 +49,16 @@ def gather_attention(
     parts = []
     for rows, keys, listed in plan.chunks:
         mask = _mask(listed, keys, real, b)  # (1 or B, 1 or H, R, K b)
-        parts.append(
-            _attend(q_blocks[:, :, rows], _take(k_blocks, keys), _take(v_blocks, keys), mask, scale, dropout_p)
-        )
+        queries = q_blocks.index_select(2, rows)  # (B, H, R, b, d)
+        parts.append(_attend(queries, _take(k_blocks, keys), _take(v_blocks, keys), mask, scale, dropout_p))
     if len(plan.full):
-        queries = q_blocks[:, :, plan.full].reshape(B, H, 1, -1, d)  # (B, H, 1, rows b, d): one dense call for all
-        mask = None if key_mask is None else key_mask[:, None, None, :]
-        part = _attend(queries, k[:, :, None], v[:, :, None], mask, scale, dropout_p)
+        queries = q_blocks.index_select(2, plan.full).reshape(
+            B, H, 1, -1, d
+        )  # (B, H, 1, rows b, d): one dense call for all
+        mask = None if key_mask is None else key_mask.view(B, 1, 1, n)
+        part = _attend(queries, k.unsqueeze(2), v.unsqueeze(2), mask, scale, dropout_p)
         parts.append(part.reshape(B, H, -1, b, d))
-    return torch.cat(parts, 2)[:, :, plan.back].reshape(B, H, n, d)
+    return torch.cat(parts, 2).index_select(2, plan.back).reshape(B, H, n, d)
 
 
 class _Plan(NamedTuple):
@@ -68,26 +73,27 @@ class _Plan(NamedTuple):
 def _plan(p: BlockPattern, blocks_at_a_time: int, device: torch.device) -> _Plan:
     N = p.n_blocks
     keys, full = p.neighbours()  # (heads, N, K), (heads, N)
-    count = torch.where(full, N, (keys < N).sum(-1)).amax(0)  # (N,)
+    count = np.where(full, N, (keys < N).sum(-1)).max(0)  # (N,)
     everywhere = full.all(0)
-    rows = [i for i in count.argsort(stable=True).tolist() if not everywhere[i]]
-    counts = count.tolist()
+    rows = np.argsort(count, kind="stable")  # rows of about the same count share a chunk
+    rows = rows[~everywhere[rows]]
     chunks, start = [], 0
-    while start < len(rows):  # rows of about the same count share a chunk
+    while start < len(rows):
         end = start + 1
-        while end < len(rows) and (end + 1 - start) * counts[rows[end]] <= blocks_at_a_time:
+        while end < len(rows) and (end + 1 - start) * count[rows[end]] <= blocks_at_a_time:
             end += 1
-        some = torch.tensor(rows[start:end])
-        lists = keys[:, some, : counts[rows[end - 1]]]  # (heads, R, K)
+        some = rows[start:end]
+        lists = keys[:, some, : count[some[-1]]]  # (heads, R, K)
         if full[:, some].any():  # full in some heads only: there the list is everything
-            lists = F.pad(lists, (0, N - lists.shape[-1]), value=N)
-            lists = torch.where(full[:, some, None], torch.arange(N), lists)
-        listed = None if bool((lists < N).all()) else (lists < N).to(device)
-        chunks.append((some.to(device), lists.clamp(max=N - 1).to(device), listed))
+            lists = np.pad(lists, ((0, 0), (0, 0), (0, N - lists.shape[-1])), constant_values=N)
+            lists = np.where(full[:, some, None], np.arange(N), lists)
+        listed = lists < N
+        tables = some, np.minimum(lists, N - 1), None if listed.all() else listed
+        chunks.append(tuple(None if x is None else torch.tensor(x, device=device) for x in tables))
         start = end
-    whole = everywhere.nonzero()[:, 0]
-    order = torch.cat([torch.tensor(rows, dtype=torch.long), whole])
-    return _Plan(chunks, whole.to(device), order.argsort().to(device))
+    whole = everywhere.nonzero()[0]
+    back = np.argsort(np.concatenate([rows, whole]))
+    return _Plan(chunks, torch.tensor(whole, device=device), torch.tensor(back, device=device))
 
 
 def _take(blocks: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -97,7 +103,7 @@ def _take(blocks: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     if heads == 1:
         taken = blocks.index_select(2, keys.flatten())  # (B, H, R K, b, d)
     else:
-        own = keys + N * torch.arange(heads, device=keys.device)[:, None, None]
+        own = keys + N * torch.arange(heads, device=keys.device).view(heads, 1, 1)
         taken = blocks.reshape(B, H * N, b, d).index_select(1, own.flatten())  # (B, H R K, b, d)
     return taken.view(B, H, R, K * b, d)
 
@@ -105,9 +111,9 @@ def _take(blocks: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
 def _mask(listed: torch.Tensor | None, keys: torch.Tensor, real: torch.Tensor | None, b: int) -> torch.Tensor | None:
     """Which gathered keys count: those of listed blocks that are real tokens. (1 or B, heads, R, K b); None: all."""
     if real is None:
-        return None if listed is None else listed[None].repeat_interleave(b, -1)
-    mask = real[:, keys]  # (B, heads, R, K, b)
-    return (mask if listed is None else mask & listed[..., None]).flatten(3)
+        return None if listed is None else listed.unsqueeze(0).repeat_interleave(b, -1)
+    mask = real.index_select(1, keys.flatten()).unflatten(1, keys.shape)  # (B, heads, R, K, b)
+    return (mask if listed is None else mask & listed.unsqueeze(-1)).flatten(3)
 
 
 def _attend(
@@ -127,7 +133,7 @@ def _attend(
         return q.masked_fill(torch.ones((), dtype=torch.bool, device=q.device), 0.0)  # zeros that autograd can follow
     if mask is not None:
         mask = mask.expand(B, H, R, -1).reshape(B * H, R, 1, -1)
-        nothing = ~mask.any(-1, keepdim=True)
+        nothing = mask.any(-1, keepdim=True).logical_not()
         mask = mask | nothing  # let such a group read anything, so that no kernel divides by zero, and clear it below
     q, k, v = (x.reshape(B * H, R, -1, d) for x in (q, k, v))  # four dimensions, as the fused kernels want
     out = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, scale=scale)  # (B H, R, s, d)

@@ -1,0 +1,256 @@
+"""Every backend against the dense oracle, and the oracle against loops."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bigbird_mini import BlockPattern, attention
+from bigbird_mini.attention import BACKENDS, gather
+from strategies import patterns, tensors
+
+OTHERS = sorted(set(BACKENDS) - {"dense"})
+
+
+def loops(q, k, v, p, key_mask, scale):
+    """Attention as the paper writes it: one query at a time, only numbers."""
+    out = torch.zeros_like(q)
+    B, H, n, d = q.shape
+    grid, b = p.grid(), n // p.n_blocks
+    for x in range(B):
+        for h in range(H):
+            for i in range(n):
+                reads = grid[h if p.heads > 1 else 0, i // b]
+                seen = [j for j in range(n) if reads[j // b] and (key_mask is None or key_mask[x, j])]
+                scores = [
+                    math.exp(scale * sum(q[x, h, i, c].item() * k[x, h, j, c].item() for c in range(d))) for j in seen
+                ]
+                for score, j in zip(scores, seen, strict=True):
+                    out[x, h, i] += score / sum(scores) * v[x, h, j]
+    return out
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_the_oracle_is_the_formula(data):
+    p = data.draw(patterns(max_blocks=4))
+    b, B, d = data.draw(st.sampled_from([1, 2])), 2, 3
+    H = p.heads if p.heads > 1 else 2
+    q, k, v, _ = tensors(B, H, p.n_blocks * b, d)
+    key_mask = torch.rand(B, p.n_blocks * b, generator=torch.Generator().manual_seed(1)) < 0.7
+    for mask, scale in ((None, None), (key_mask, 0.3)):
+        want = loops(q, k, v, p, mask, d**-0.5 if scale is None else scale)
+        got = attention(q, k, v, p, mask, scale, backend="dense")
+        assert torch.allclose(got, want, rtol=0, atol=1e-12)
+
+
+def test_the_full_pattern_is_torch_s_own_attention():
+    q, k, v, _ = tensors(2, 3, 14, 5)
+    got = attention(q, k, v, BlockPattern.full(7))
+    assert torch.allclose(got, F.scaled_dot_product_attention(q, k, v), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_equal_to_the_oracle_with_gradients(backend, data):
+    """Random patterns, sizes, heads and ragged masks; whole rows and whole documents may be masked."""
+    p = data.draw(patterns(max_blocks=data.draw(st.sampled_from([1, 4, 12, 40]))))
+    b, B = data.draw(st.sampled_from([1, 2, 3, 8])), data.draw(st.integers(1, 3))
+    H = p.heads if p.heads > 1 else data.draw(st.sampled_from([1, 3]))
+    n, d = p.n_blocks * b, data.draw(st.sampled_from([1, 4, 7]))
+    key_mask = None
+    if data.draw(st.booleans()):
+        keep = torch.rand(B, n, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99))))
+        key_mask = keep < data.draw(st.sampled_from([0.0, 0.3, 0.9]))
+        key_mask[:, -data.draw(st.integers(1, n)) :] = False
+    scale = data.draw(st.sampled_from([None, 0.7]))
+    results = []
+    for name in ("dense", backend):
+        q, k, v, back = tensors(B, H, n, d, requires_grad=True)
+        out = attention(q, k, v, p, key_mask, scale, backend=name, block_size=b)
+        out.backward(back)
+        results.append([out, *(torch.zeros_like(x) if x.grad is None else x.grad for x in (q, k, v))])
+    for name, want, got in zip(("out", "dq", "dk", "dv"), *results, strict=True):
+        assert got.isfinite().all()
+        assert torch.allclose(got, want, rtol=0, atol=1e-10), (name, (got - want).abs().max())
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("chunk", [1, 3000, 2**30])
+def test_chunks_do_not_show(backend, chunk, monkeypatch):
+    """One row at a time, a few, all at once; shared and per-head patterns, a row that is full in one head only."""
+    monkeypatch.setattr(gather, "CHUNK_ON_CPU", chunk)
+    one_full = torch.zeros(3, 9, 9, dtype=torch.bool)
+    one_full[1, 4] = True
+    for p in (BlockPattern.bigbird(9), BlockPattern.bigbird(9, heads=3) | BlockPattern.from_grid(one_full)):
+        q, k, v, _ = tensors(2, 3, 18, 4)
+        mask = torch.arange(18) < torch.tensor([[18], [11]])
+        want = attention(q, k, v, p, mask, backend="dense")
+        assert torch.allclose(attention(q, k, v, p, mask, backend=backend), want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_float32_at_4096_tokens(backend):
+    p = BlockPattern.bigbird(64, heads=2)
+    q, k, v, back = tensors(1, 2, 4096, 32, dtype=torch.float32, requires_grad=True)
+    mask = torch.arange(4096)[None] < 4000
+    results = []
+    for name in ("dense", backend):
+        out = attention(q, k, v, p, mask, backend=name)
+        results.append((out, *torch.autograd.grad(out, (q, k, v), back)))
+    for want, got in zip(*results, strict=True):
+        assert torch.allclose(got, want, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_a_list_of_patterns_gives_each_document_its_own(backend):
+    ps = [BlockPattern.bigbird(4, heads=3, seed=1).padded(6), BlockPattern.window(6), BlockPattern.full(6)]
+    ps = [ps[0], ps[1], ps[0], ps[2]]
+    q, k, v, back = tensors(4, 3, 12, 5, requires_grad=True)
+    mask = torch.arange(12) < torch.tensor([[7], [12], [8], [3]])
+    out = attention(q, k, v, ps, mask, backend=backend)
+    one_by_one = [attention(q[i : i + 1], k[i : i + 1], v[i : i + 1], ps[i], mask[i : i + 1]) for i in range(4)]
+    assert torch.allclose(out, torch.cat(one_by_one), rtol=0, atol=1e-12)
+    got = torch.autograd.grad(out, (q, k, v), back)
+    want = torch.autograd.grad(torch.cat(one_by_one), (q, k, v), back)
+    assert all(torch.allclose(g, w, rtol=0, atol=1e-12) for g, w in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_with_nothing_to_read_give_zeros(backend):
+    p = BlockPattern.from_grid(torch.tensor([[1, 1, 0], [0, 0, 0], [0, 0, 1]]))
+    q, k, v, back = tensors(2, 2, 6, 3, requires_grad=True)
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[1, 4:] = False
+    for key_mask in (None, mask):
+        out = attention(q, k, v, p, key_mask, backend=backend)
+        assert (out[:, :, 2:4] == 0).all() and (out[0, :, [0, 1, 4, 5]] != 0).all()
+        assert ((out[1, :, 4:] == 0).all()) == (key_mask is not None)
+        grads = torch.autograd.grad(out, (q, k, v), back)
+        assert all(g.isfinite().all() for g in grads)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_masked_never_matters(backend):
+    p = BlockPattern.bigbird(6, heads=2, seed=1)
+    q, k, v, _ = tensors(2, 2, 12, 4)
+    mask = torch.arange(12) < torch.tensor([[9], [12]])
+    before = attention(q, k, v, p, mask, backend=backend)
+    k[0, :, 9:], v[0, :, 9:] = 1e6, -1e6
+    assert torch.equal(attention(q, k, v, p, mask, backend=backend), before)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_drops_the_share_it_says_and_keeps_the_mean(backend):
+    p = BlockPattern.window(50, 3)
+    q = torch.zeros(1, 2, 200, 8, dtype=torch.float64)
+    v = torch.ones_like(q)
+    torch.manual_seed(0)
+    out = attention(q, q, v, p, dropout_p=0.25, backend=backend)  # the sum of kept weights, each 1 / keys / 0.75
+    assert abs(out.mean() - 1) < 0.03 and 0.05 < out[..., 0].std() < 0.3
+    assert not torch.equal(out, attention(q, q, v, p, dropout_p=0.25, backend=backend))
+    assert torch.allclose(attention(q, q, v, p, backend=backend), v)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_near_the_oracle_and_keeps_its_type(backend, dtype):
+    p = BlockPattern.bigbird(8, heads=2)
+    q, k, v, _ = tensors(2, 2, 32, 8)
+    mask = torch.arange(32) < torch.tensor([[21], [32]])
+    want = attention(q, k, v, p, mask, backend="dense")
+    got = attention(q.to(dtype), k.to(dtype), v.to(dtype), p, mask, backend=backend)
+    assert got.dtype == dtype and torch.allclose(got.double(), want, atol=0.03)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_views_and_strides_do_not_matter(backend):
+    p = BlockPattern.bigbird(5, heads=3)
+    q, k, v, _ = tensors(2, 10, 3, 4)
+    turned = [x.transpose(1, 2) for x in (q, k, v)]
+    want = attention(*(x.contiguous() for x in turned), p, backend=backend)
+    assert torch.allclose(attention(*turned, p, backend=backend), want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cuda_tensors_meet_no_cpu_tensor(backend):
+    """Without a GPU: fake tensors that only have shapes and a device, which mixed devices make fail."""
+    with FakeTensorMode(), torch.no_grad():
+        q = torch.empty(2, 4, 96, 8, device="cuda")
+        mask = torch.empty(2, 96, dtype=torch.bool, device="cuda")
+        for p in (BlockPattern.bigbird(12), BlockPattern.bigbird(12, heads=4).padded(16)):
+            assert attention(q, q, q, p, mask, backend=backend).device.type == "cuda"
+        assert (
+            attention(q, q, q, [BlockPattern.window(6), BlockPattern.full(6)], mask, backend=backend).shape == q.shape
+        )
+    real = torch.ones(1, 4, 96, 8)
+    assert attention(real, real, real, BlockPattern.bigbird(12), backend=backend).isfinite().all()
+
+
+def test_memory_grows_with_n_and_not_with_its_square():
+    """The largest tensor that appears while gather runs, at n and 2n: within a factor of 2.1."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for x in out if isinstance(out, tuple | list) else [out]:
+                if isinstance(x, torch.Tensor):
+                    self.numbers = max(self.numbers, x.numel())
+            return out
+
+    largest = []
+    for n in (2048, 4096, 8192):
+        q, k, v, back = tensors(1, 2, n, 8, dtype=torch.float32, requires_grad=True)
+        with Largest() as seen:
+            attention(q, k, v, BlockPattern.bigbird(n // 16), backend="gather").backward(back)
+        largest.append(seen.numbers)
+    assert largest[1] < 2.1 * largest[0] and largest[2] < 2.1 * largest[1]
+
+
+def ok(**changes):
+    q, k, v, _ = tensors(2, 3, 12, 4)
+    given = {"q": q, "k": k, "v": v, "p": BlockPattern.bigbird(6)}
+    given.update({name: change(q) if callable(change) else change for name, change in changes.items()})
+    return attention(**given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"p": BlockPattern.full(5)}, ValueError, "n=12 is not a multiple of the pattern's 5 blocks; pad to 15"),
+        ({"block_size": 4}, ValueError, "n=12 is not 6 blocks of block_size=4; it must be 24"),
+        ({"k": lambda q: q[:, :, :6]}, ValueError, r"k \(2, 3, 6, 4\).*must have one shape"),
+        ({"v": lambda q: q[..., :3]}, ValueError, r"v \(2, 3, 12, 3\)"),
+        ({"q": lambda q: q[0]}, ValueError, r"q has shape \(3, 12, 4\); it must be \(B, H, n, d\)"),
+        ({"q": lambda q: q.long()}, TypeError, "q must be a floating point tensor, not torch.int64"),
+        ({"v": lambda q: q.tolist()}, TypeError, "v must be a floating point tensor, not list"),
+        ({"k": lambda q: q.float()}, TypeError, "one type and one device, not torch.float64 on cpu, torch.float32"),
+        (
+            {"key_mask": torch.ones(2, 6, dtype=torch.bool)},
+            ValueError,
+            r"shape \(2, 6\); it must be \(B, n\) = \(2, 12\)",
+        ),
+        ({"key_mask": torch.ones(2, 12)}, TypeError, "must be a bool tensor, True for a real token, not torch.float32"),
+        ({"key_mask": [True]}, TypeError, "not list"),
+        ({"p": BlockPattern.random(6, heads=2)}, ValueError, "the pattern has 2 heads, q has 3; .* 1 or 3"),
+        ({"p": [BlockPattern.full(6)]}, ValueError, "1 patterns for a batch of 2"),
+        ({"p": [BlockPattern.full(6), BlockPattern.full(4)]}, ValueError, "patterns of 6 and 4 blocks"),
+        ({"p": []}, ValueError, "0 patterns for a batch of 2"),
+        ({"p": [torch.ones(6, 6)] * 2}, TypeError, "must be a BlockPattern, not Tensor"),
+        ({"p": None}, TypeError, "must be a BlockPattern, not NoneType"),
+        ({"dropout_p": 1.0}, ValueError, "dropout_p=1.0"),
+        ({"backend": "fast"}, ValueError, "backend='fast' is not known; allowed: 'auto', 'dense', 'gather'"),
+    ],
+)
+def test_bad_input_gets_one_sentence(changes, error, says):
+    assert ok().shape == (2, 3, 12, 4)
+    with pytest.raises(error, match=says):
+        ok(**changes)
