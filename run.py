@@ -174,7 +174,7 @@ def setup(build: str) -> None:
     if done == wanted() and build in ("", chosen) and env_python() == PYTHON:
         return
     build = build or chosen
-    print("Installing the course into .venv: once, 2 to 10 minutes by your network, 1.4 GB with torch's CPU build.")
+    print("Installing the course into .venv: once, 1 to 10 minutes by your network, 1.4 GB with torch's CPU build.")
     sys.stdout.flush()
     make_env()
     STAMP.write_text(f"unfinished {build}")

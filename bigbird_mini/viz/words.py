@@ -45,7 +45,8 @@ def describe_row(p: BlockPattern, row: int, head: int = 0) -> str:
 
 
 def describe_weights(w: Any, row_labels: Sequence[str] | None = None, col_labels: Sequence[str] | None = None) -> str:
-    """An attention matrix in words: for every query the key with the largest weight, and how large it is.
+    """An attention matrix in words: for every query the key with the largest weight, and how large it is; keys that
+    share the largest weight are named together, up to three.
 
     w: (queries, keys) tensor or array of numbers. col_labels: row_labels where it is left out and fits.
     """
@@ -55,11 +56,16 @@ def describe_weights(w: Any, row_labels: Sequence[str] | None = None, col_labels
         f"Attention weights, {len(rows)} queries by {len(cols)} keys, from {table.min():.2f} to {table.max():.2f}."
     ]
     for name, weights in zip(rows, table, strict=True):
-        best = int(weights.argmax())
-        if float(weights[best]) == 0:
+        largest = float(weights.max())
+        best = [cols[int(j)] for j in (weights > largest * (1 - 1e-6)).nonzero()]
+        if largest == 0:
             lines.append(f"{name} reads nothing.")
+        elif len(best) > 3:
+            lines.append(f"{name} reads {len(best)} keys alike, {best[0]} the first ({largest:.2f} each).")
+        elif len(best) > 1:
+            lines.append(f"{name} reads {', '.join(best[:-1])} and {best[-1]} most ({largest:.2f} each).")
         else:
-            lines.append(f"{name} reads {cols[best]} most ({weights[best]:.2f}).")
+            lines.append(f"{name} reads {best[0]} most ({largest:.2f}).")
     return "\n".join(lines)
 
 

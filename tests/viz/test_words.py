@@ -89,6 +89,16 @@ def test_weights_name_the_strongest_key_and_silent_rows():
     assert "sat reads the most (0.50)." in text
 
 
+def test_weights_that_tie_are_named_together():
+    w = torch.tensor([[0.4, 0.4, 0.1, 0.1], [0.3, 0.3, 0.3, 0.1], [0.25] * 4])
+    lines = describe_weights(w, ["p", "q", "r"], ["a", "b", "c", "d"]).splitlines()[1:]
+    assert lines == [
+        "p reads a and b most (0.40 each).",
+        "q reads a, b and c most (0.30 each).",
+        "r reads 4 keys alike, a the first (0.25 each).",
+    ]
+
+
 def test_lines_in_words_skip_what_is_missing():
     text = describe_lines([1024, 4096], {"dense": [4, None], "sparse": [2.2, 9.8], "no": [None, None]}, "tokens", "MiB")
     assert "dense: from 4 at 1,024 to 4 at 1,024." in text
