@@ -192,6 +192,17 @@ def test_cuda_tensors_meet_no_cpu_tensor(backend):
     assert attention(real, real, real, BlockPattern.bigbird(12), backend=backend).isfinite().all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_first_use_without_gradients_does_not_spoil_training(backend):
+    p = BlockPattern.bigbird(11, heads=2, seed=77)
+    q, k, v, back = tensors(1, 2, 22, 4, requires_grad=True)
+    with torch.inference_mode():
+        before = attention(q, k, v, p, backend=backend)
+    out = attention(q, k, v, p, backend=backend)
+    out.backward(back)
+    assert torch.equal(out, before) and q.grad.isfinite().all()
+
+
 def test_memory_grows_with_n_and_not_with_its_square():
     """The largest tensor that appears while gather runs, at n and 2n: within a factor of 2.1."""
     from torch.utils._python_dispatch import TorchDispatchMode

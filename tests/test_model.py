@@ -1,6 +1,8 @@
 """The encoder: any length, any pattern, any attention function, and no influence of batch mates."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -253,6 +255,25 @@ def ten_blocks_whatever(n_blocks):
 def test_bad_input_gets_one_sentence(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+def test_16384_tokens_fit_in_2_gb():
+    """The encoder of lesson 00 in a fresh process: peak memory of all of it, torch included."""
+    pytest.importorskip("psutil", reason="needs the extra lab")
+    code = """
+import torch
+from bigbird_mini import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_mini.bench import measure
+from bigbird_mini.data import DNATokenizer, genome
+config = BigBirdConfig(9, 128, 4, 4, 512, max_position_embeddings=16384)
+model, ids = BigBirdForMaskedLM(config).eval(), DNATokenizer().encode(genome()[:16384])[None]
+with torch.inference_mode():
+    run = measure(lambda: model(ids).logits)
+print(tuple(run.result.shape), run.peak_bytes)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shape, peak = ran.stdout.rsplit(" ", 1)
+    assert shape == "(1, 16384, 9)" and int(peak) < 2e9
 
 
 def test_short_texts_keep_the_globals_they_have():

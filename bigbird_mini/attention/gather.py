@@ -88,12 +88,16 @@ def _plan(p: BlockPattern, blocks_at_a_time: int, device: torch.device) -> _Plan
             lists = np.pad(lists, ((0, 0), (0, 0), (0, N - lists.shape[-1])), constant_values=N)
             lists = np.where(full[:, some, None], np.arange(N), lists)
         listed = lists < N
-        tables = some, np.minimum(lists, N - 1), None if listed.all() else listed
-        chunks.append(tuple(None if x is None else torch.tensor(x, device=device) for x in tables))
+        chunks.append((some, np.minimum(lists, N - 1), None if listed.all() else listed))
         start = end
     whole = everywhere.nonzero()[0]
     back = np.argsort(np.concatenate([rows, whole]))
-    return _Plan(chunks, torch.tensor(whole, device=device), torch.tensor(back, device=device))
+
+    def tensor(x: np.ndarray | None) -> torch.Tensor | None:
+        return None if x is None else torch.tensor(x, device=device)
+
+    with torch.inference_mode(False):  # remembered tensors must serve training too, whoever asks first
+        return _Plan([tuple(map(tensor, chunk)) for chunk in chunks], tensor(whole), tensor(back))
 
 
 def _take(blocks: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
