@@ -69,6 +69,21 @@ def measure(run: Callable[[], Any], repeats: int = 1) -> Measured:
     return Measured(statistics.median(times), peak - before, peak, result)
 
 
+def kept_bytes(run: Callable[[], Any]) -> int:
+    """Bytes of all tensors that autograd keeps for the backward pass of what the function computes, each once."""
+    kept = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = run()  # held on to, so that no storage is freed and used again while we count
+    del result
+    return sum(kept.values())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line: a table of dense and sparse attention, forward and backward, over lengths."""
     parser = argparse.ArgumentParser("bigbird_mini.bench", description="Sparse beside dense attention on this machine.")

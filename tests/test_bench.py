@@ -22,6 +22,14 @@ def test_memory_and_time_of_a_known_run():
     assert bench.measure(lambda: None).extra_bytes < 50e6
 
 
+@pytest.mark.parametrize(("H", "n", "d"), [(3, 50, 7), (2, 33, 20)])
+def test_bytes_kept_for_the_backward_pass_are_those_of_the_formula(H, n, d):
+    q, k, v = (torch.randn(H, n, d, requires_grad=True) for _ in range(3))
+    kept = bench.kept_bytes(lambda: (q @ k.transpose(-1, -2)).softmax(-1) @ v)
+    assert kept == 4 * (H * n * n + 3 * H * n * d)  # the weights, and q, k and v
+    assert bench.kept_bytes(lambda: q + k) == 0
+
+
 def test_an_error_of_the_run_comes_through():
     with pytest.raises(ZeroDivisionError):
         bench.measure(lambda: 1 / 0)

@@ -39,7 +39,8 @@ def same_tensor(found: Any, expected: Tensor, axes: Sequence[str], case: str) ->
     axes: what each dimension counts, such as ("query", "number"); case: the input, for the message.
     """
     if not isinstance(found, Tensor):
-        raise Wrong(f"{case}: a torch tensor should come back, this is {describe(found)}.")
+        hint = " Return the result alone, without the weights." if isinstance(found, tuple) else ""
+        raise Wrong(f"{case}: a torch tensor should come back, this is {describe(found)}.{hint}")
     if found.shape != expected.shape:
         raise Wrong(f"{case}: the result has shape {_shape(found)}, it should have {_shape(expected)}.")
     if not found.is_floating_point():
@@ -55,9 +56,10 @@ def same_tensor(found: Any, expected: Tensor, axes: Sequence[str], case: str) ->
     here, there = found[place].item(), expected[place].item()
     digits = 6 if f"{here:.6g}" != f"{there:.6g}" else 12
     count = int(differs.sum())
+    hint = " nan comes from 0 / 0 or inf - inf: a row of -inf through the softmax, say." if here != here else ""
     raise Wrong(
         f"{case}: the first difference is at {where}: found {here:.{digits}g}, expected {there:.{digits}g} "
-        f"({count} of {expected.numel()} numbers differ)."
+        f"({count} of {expected.numel()} numbers differ).{hint}"
     )
 
 
@@ -75,7 +77,7 @@ def describe(value: Any) -> str:
         return f"a tensor of shape {_shape(value)}"
     kind = type(value).__name__
     text = repr(value) if isinstance(value, int | float | str | bool) else ""
-    article = "an" if kind[0].lower() in "aeiou" else "a"
+    article = "an" if kind[0].lower() in "aeiou" or kind.startswith("nd") else "a"
     return "None" if value is None else f"{article} {kind}" + (f" ({text[:40]})" if text else "")
 
 

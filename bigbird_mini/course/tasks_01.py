@@ -38,7 +38,7 @@ def _random(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
 @task("1.1", "one head by hand", points=2)
 def one_head(head_attention: Callable[..., Any]) -> None:
     cases = [
-        ("With 7 queries, 7 keys, d = 5, e = 4", 0, (7, 7, 5, 4), 1.0),
+        ("With 7 queries, 6 keys, d = 5, e = 4", 0, (7, 6, 5, 4), 1.0),
         ("With 6 queries, 9 keys, d = 3, e = 8", 1, (6, 9, 3, 8), 1.0),
         # float64 overflows in exp from 710 on, and whole rows of exp vanish below -745
         ("With scores in the thousands", 2, (8, 7, 5, 4), 40.0),
@@ -74,6 +74,9 @@ def many_heads(multi_head: Callable[..., Any]) -> None:
             _expect_heads(multi_head, q, k, v, mask, f"Where {case}")
             # large scores of either sign show how firmly padding is shut out, and whether exp overflows
             _expect_heads(multi_head, q, 300 * k, v, mask, f"Where {case} and the scores are in the hundreds")
+            # here every real score lies far below zero: a masked one that is merely "very negative" would win
+            low = -3e4 * (k.abs() + 0.5)
+            _expect_heads(multi_head, q.abs() + 0.5, low, v, mask, f"Where {case} and all scores are far below zero")
 
 
 def _expect_heads(multi_head: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, mask: Tensor, case: str) -> None:

@@ -49,7 +49,7 @@ def draw_pattern(
         _draw_grid(ax, grid, points=size * 72 * 0.82 / len(grid))
         ax.set_title(titles[k] if titles else "", fontsize=11)
     used = [kind for kind in COLOURS if any((grid == kind).any() for grid in grids)]
-    swatches = [_swatch(kind, small=max(map(len, grids)) <= SMALL) for kind in used]
+    swatches = [_swatch(kind, max(map(len, grids))) for kind in used]
     swatches += [Patch(facecolor=PAPER, edgecolor="#999999", label="not read")]
     fig.legend(handles=swatches, loc="outside lower center", ncols=len(swatches), frameon=False, fontsize=9)
     return fig
@@ -63,6 +63,8 @@ def draw_weights(
 ) -> Figure:
     """Heat map of an attention matrix, (queries, keys), with token labels; numbers in the cells of small ones.
 
+    A weight of exactly 0 is a key that is not read: its cell is white.
+
     col_labels: row_labels where it is left out and the matrix is square. Raises ValueError for NaN or a wrong shape.
     """
     table = as_matrix(w)
@@ -72,15 +74,18 @@ def draw_weights(
     fig = Figure(figsize=(side * min(1.0, len(cols) / len(rows)) + 2.0, side + 0.8), layout="constrained")
     ax = fig.subplots()
     top = max(float(values.max()), 1e-12)
-    image = ax.imshow(values, cmap="cividis", vmin=min(0.0, float(values.min())), vmax=top, interpolation="nearest")
-    fig.colorbar(image, ax=ax, shrink=0.8).set_label("attention weight", color=INK_COLOUR)
+    unread = np.ma.masked_equal(values, 0.0)
+    ax.set_facecolor(PAPER)
+    image = ax.imshow(unread, cmap="cividis", vmin=min(0.0, float(values.min())), vmax=top, interpolation="nearest")
+    label = "attention weight (white: not read)" if unread.mask.any() else "attention weight"
+    fig.colorbar(image, ax=ax, shrink=0.8).set_label(label, color=INK_COLOUR)
     if max(values.shape) <= 48:
         ax.set_xticks(range(len(cols)), cols, rotation=90 if max(map(len, cols)) > 2 else 0, fontsize=9)
         ax.set_yticks(range(len(rows)), rows, fontsize=9)
     if max(values.shape) <= 12:
         for (i, j), v in np.ndenumerate(values):
             ink = "white" if v < top / 2 else "black"
-            number = "" if v == 0 else f"{v:.2f}".removeprefix("0")  # exactly 0 is a key that is not read
+            number = "" if v == 0 else f"{v:.2f}".removeprefix("0")
             ax.text(j, i, number, ha="center", va="center", fontsize=8, color=ink)
     ax.set(xlabel="key", ylabel="query", title=title)
     return fig
@@ -149,6 +154,8 @@ def _draw_grid(ax: Axes, grid: np.ndarray, points: float) -> None:
         ax.add_collection(LineCollection(list(strokes), colors=INK[GLOBAL], linewidths=0.5))
         i, j = np.nonzero(grid == RANDOM)
         ax.plot(j, i, linestyle="none", marker="o", color=INK[RANDOM], markersize=points * 0.28, markeredgewidth=0)
+    else:  # the frame would hide the first and last row
+        ax.spines[:].set_visible(False)
     step = 1 if n <= 16 else 2 if n <= 32 else max(4, n // 8)
     ticks = range(0, n, step)
     ax.set_xticks(ticks)
@@ -159,10 +166,10 @@ def _draw_grid(ax: Axes, grid: np.ndarray, points: float) -> None:
     ax.set_ylim(n - 0.5, -0.5)
 
 
-def _swatch(kind: int, small: bool) -> Patch:
-    """Legend entry: the colour, and in words the mark that stands in the cells."""
-    mark = f"{LETTERS[kind]} " if small else ""
-    sign = "" if small else {GLOBAL: " (stroke)", RANDOM: " (dot)"}.get(kind, "")
+def _swatch(kind: int, n: int) -> Patch:
+    """Legend entry for patterns of n blocks: the colour, and in words the mark that stands in the cells."""
+    mark = f"{LETTERS[kind]} " if n <= SMALL else ""
+    sign = {GLOBAL: " (stroke)", RANDOM: " (dot)"}.get(kind, "") if SMALL < n <= _MARKED else ""
     return Patch(facecolor=COLOURS[kind], label=f"{mark}{KIND_NAMES[kind]}{sign}")
 
 

@@ -45,8 +45,8 @@ def describe_row(p: BlockPattern, row: int, head: int = 0) -> str:
 
 
 def describe_weights(w: Any, row_labels: Sequence[str] | None = None, col_labels: Sequence[str] | None = None) -> str:
-    """An attention matrix in words: for every query the key with the largest weight, and how large it is; keys that
-    share the largest weight are named together, up to three.
+    """An attention matrix in words: for every query the keys with the largest weight, how large it is, and which keys
+    it does not read at all (those of weight 0), up to six of each by name.
 
     w: (queries, keys) tensor or array of numbers. col_labels: row_labels where it is left out and fits.
     """
@@ -57,26 +57,25 @@ def describe_weights(w: Any, row_labels: Sequence[str] | None = None, col_labels
     ]
     for name, weights in zip(rows, table, strict=True):
         largest = float(weights.max())
-        best = [cols[int(j)] for j in (weights > largest * (1 - 1e-6)).nonzero()]
         if largest == 0:
-            lines.append(f"{name} reads nothing.")
-        elif len(best) > 3:
-            lines.append(f"{name} reads {len(best)} keys alike, {best[0]} the first ({largest:.2f} each).")
-        elif len(best) > 1:
-            lines.append(f"{name} reads {', '.join(best[:-1])} and {best[-1]} most ({largest:.2f} each).")
-        else:
-            lines.append(f"{name} reads {best[0]} most ({largest:.2f}).")
+            lines.append(f"'{name}' reads nothing.")
+            continue
+        best = [cols[int(j)] for j in (weights > largest * (1 - 1e-6)).nonzero()]
+        unread = [cols[int(j)] for j in (weights == 0).nonzero()]
+        each = " each" if len(best) > 1 else ""
+        silent = f"; it does not read {_names(unread)}" if unread else ""
+        lines.append(f"'{name}' reads {_names(best)} most ({largest:.2f}{each}){silent}.")
     return "\n".join(lines)
 
 
 def describe_lines(x: Sequence[float], ys: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> str:
-    """A line chart in words: where each line starts and ends. Values that are None or NaN count as not there."""
+    """A line chart in words: the points of each line, or its ends where there are over eight. None is no point."""
     lines = [f"{ylabel} against {xlabel}."]
     for name, y in ys.items():
         there = [(a, b) for a, b in zip(x, y, strict=True) if b is not None and b == b]
         if there:
-            (x0, y0), (x1, y1) = there[0], there[-1]
-            lines.append(f"{name}: from {y0:,.4g} at {x0:,.6g} to {y1:,.4g} at {x1:,.6g}.")
+            some = there if len(there) <= 8 else [there[0], there[-1]]
+            lines.append(f"{name}: " + ", ".join(f"{b:,.3g} at {a:,.6g}" for a, b in some) + ".")
         else:
             lines.append(f"{name}: no values.")
     return "\n".join(lines)
@@ -94,6 +93,14 @@ def listed(numbers: Sequence[int]) -> str:
     for run in runs:
         items += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else [str(k) for k in run]
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def _names(words: Sequence[str]) -> str:
+    """'a', 'b' and 'c'; a long list ends in "and so many more"."""
+    quoted = [f"'{word}'" for word in words]
+    if len(quoted) > 6:
+        quoted = [*quoted[:5], f"{len(quoted) - 5} more"]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
 def counted(k: int, noun: str) -> str:

@@ -162,6 +162,9 @@ WRONG_MANY = {
     "mask inverted": heads_with(lambda s, m: s.masked_fill(m[:, None, None], -INF)),
     "minus ten": heads_with(lambda s, m: s - 10.0 * ~m[:, None, None]),
     "minus a hundred": heads_with(lambda s, m: s - 100.0 * ~m[:, None, None]),
+    "filled with minus ten thousand": heads_with(
+        lambda s, m: s.masked_fill(~m[:, None, None], -1e4), lambda w, m: w * m.any(-1)[:, None, None, None]
+    ),
     "filled with minus a hundred": heads_with(
         lambda s, m: s.masked_fill(~m[:, None, None], -100.0), lambda w, m: w * m.any(-1)[:, None, None, None]
     ),

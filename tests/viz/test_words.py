@@ -84,25 +84,27 @@ def test_counted():
 def test_weights_name_the_strongest_key_and_silent_rows():
     w = torch.tensor([[0.1, 0.9, 0.0], [0.0, 0.0, 0.0], [0.5, 0.2, 0.3]])
     text = describe_weights(w, ["the", "cat", "sat"])
-    assert "the reads cat most (0.90)." in text
-    assert "cat reads nothing." in text
-    assert "sat reads the most (0.50)." in text
+    assert "'the' reads 'cat' most (0.90); it does not read 'sat'." in text
+    assert "'cat' reads nothing." in text
+    assert "'sat' reads 'the' most (0.50)." in text
 
 
 def test_weights_that_tie_are_named_together():
     w = torch.tensor([[0.4, 0.4, 0.1, 0.1], [0.3, 0.3, 0.3, 0.1], [0.25] * 4])
     lines = describe_weights(w, ["p", "q", "r"], ["a", "b", "c", "d"]).splitlines()[1:]
     assert lines == [
-        "p reads a and b most (0.40 each).",
-        "q reads a, b and c most (0.30 each).",
-        "r reads 4 keys alike, a the first (0.25 each).",
+        "'p' reads 'a' and 'b' most (0.40 each).",
+        "'q' reads 'a', 'b' and 'c' most (0.30 each).",
+        "'r' reads 'a', 'b', 'c' and 'd' most (0.25 each).",
     ]
+    many = describe_weights(torch.full((1, 9), 1 / 9), ["p"], list("abcdefghi"))
+    assert "reads 'a', 'b', 'c', 'd', 'e' and 4 more most (0.11 each)." in many
 
 
 def test_lines_in_words_skip_what_is_missing():
     text = describe_lines([1024, 4096], {"dense": [4, None], "sparse": [2.2, 9.8], "no": [None, None]}, "tokens", "MiB")
-    assert "dense: from 4 at 1,024 to 4 at 1,024." in text
-    assert "sparse: from 2.2 at 1,024 to 9.8 at 4,096." in text
+    assert "dense: 4 at 1,024." in text
+    assert "sparse: 2.2 at 1,024, 9.8 at 4,096." in text
     assert "no: no values." in text
 
 
