@@ -90,7 +90,7 @@ def test_one_head_wrong(mistake):
 
 def test_one_head_says_where():
     why = evaluate("1.1", WRONG_HEADS["no scale"]).why
-    assert why.startswith("With 7 queries, 7 keys, d = 5, e = 4: the first difference is at query 0, number 0: found ")
+    assert why.startswith("With 7 queries, 6 keys, d = 5, e = 4: the first difference is at query 0, number 0: found ")
     assert "expected" in why and "of 28 numbers differ" in why
     assert "found nan" in evaluate("1.1", WRONG_HEADS["exp overflows"]).why
     assert "scores in the thousands" in evaluate("1.1", WRONG_HEADS["exp overflows"]).why
