@@ -83,7 +83,6 @@ class BigBirdConfig:
 
 
 _bigbird = lru_cache(maxsize=256)(BlockPattern.bigbird)
-_padded = lru_cache(maxsize=256)(BlockPattern.padded)
 
 
 @dataclass
@@ -193,6 +192,9 @@ class BigBirdModel(nn.Module):
     ) -> BigBirdOutput:
         """ids (B, n), or word vectors (B, n, hidden) in their place; attention_mask (B, n), 1 or True for a real token.
 
+        Pad on the right: positions and blocks are counted from the first place. A document reaches to its last real
+        token; masked ones before it are skipped as keys.
+
         Raises ValueError, with the values, for inputs that are too long, empty, or of shapes that disagree.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -235,7 +237,7 @@ class BigBirdModel(nn.Module):
             own = self.config.pattern(blocks, layer) if source is None else source(blocks)
             if not isinstance(own, BlockPattern) or own.n_blocks != blocks:
                 raise ValueError(f"pattern({blocks}) returned {own!r}; it must be a BlockPattern of {blocks} blocks")
-            found[blocks] = _padded(own, n_blocks)
+            found[blocks] = own.padded(n_blocks)
         return found[real[0]] if len(found) == 1 else [found[blocks] for blocks in real]
 
     def _fixed(self) -> list[BlockPattern]:
@@ -285,7 +287,9 @@ class BigBirdForMaskedLM(nn.Module):
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)}; they must be (B, n) = {tuple(logits.shape[:2])}"
             )
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
+        # in float32 at least: a sum of half-precision losses overflows
+        wide = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(wide, labels.flatten().long(), ignore_index=-100, reduction="sum")
         return BigBirdOutput(x, logits, loss / (labels != -100).sum().clamp(min=1))
 
 

@@ -10,8 +10,10 @@ blocks, and a row that reads everything (a global block) lists nothing and is ma
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,10 +45,10 @@ class BlockPattern:
         keys: (heads, N, K) the key blocks a row lists, N where it lists fewer than K. kinds: their kinds, same shape.
         """
         self.heads, self.n_blocks = every.shape
-        self._every, self._keys, self._kinds = _canonical(every, keys, kinds)
-        for array in (self._every, self._keys, self._kinds):
+        self._lists = _canonical(every, keys, kinds)
+        self._core = self
+        for array in self._lists:
             array.flags.writeable = False
-        self._hash: int | None = None
 
     # ---------------------------------------------------------------- building
 
@@ -98,13 +100,16 @@ class BlockPattern:
     ) -> BlockPattern:
         """Each block reads ``per_row`` distinct blocks drawn evenly from those that ``avoid`` leaves it.
 
-        A row with fewer blocks left takes all of them. The draw depends on (seed, layer, head, row, n_blocks) alone:
-        the same on every machine and version, and no global random state is read or changed.
+        A row with fewer blocks left takes all of them. The draw depends on (seed, layer, head, row, n_blocks) and on
+        what is to be avoided, and on nothing else: it is the same on every machine and version, and no global random
+        state is read or changed. Of a seed, the lowest 64 bits count.
         """
         n = _whole(n_blocks, "n_blocks", least=1)
         heads = _whole(heads, "heads", least=1)
         per_row = _whole(per_row, "random blocks per row", least=0)
         avoid = cls.global_(n, ()) if avoid is None else avoid
+        if not isinstance(avoid, BlockPattern):
+            raise TypeError(f"avoid must be a BlockPattern, not {type(avoid).__name__}")
         if avoid.n_blocks != n:
             raise ValueError(f"avoid has {avoid.n_blocks} blocks, the pattern {n}; both need the same number")
         if avoid.heads not in (1, heads):
@@ -164,7 +169,7 @@ class BlockPattern:
         if g.ndim not in (2, 3) or g.shape[-1] != g.shape[-2] or 0 in g.shape:
             raise ValueError(f"a grid of shape {g.shape} is not a pattern; it must be (N, N) or (heads, N, N)")
         if g.dtype != bool and not (g.dtype.kind in "iu" and np.isin(g, (0, 1)).all()):
-            raise ValueError(f"a grid holds True and False (or 1 and 0); this one is {g.dtype} with other values")
+            raise ValueError(f"a grid holds True and False, or whole numbers 1 and 0; this one is {g.dtype}")
         g = g.reshape(-1, *g.shape[-2:]).astype(bool)
         n, most = g.shape[-1], int(g.sum(-1).max())
         keys = np.sort(np.where(g, np.arange(n), n), -1)[..., :most]
@@ -193,21 +198,40 @@ class BlockPattern:
 
         So a short text keeps its own pattern, its last real block global, in a batch beside a longer one.
         """
-        more = _whole(n_blocks, "n_blocks", least=self.n_blocks) - self.n_blocks
-        every, keys = self._every.copy(), self._keys.copy()
-        kinds = np.where(keys < self.n_blocks, self._kinds, NONE)
-        keys[keys == self.n_blocks] = n_blocks
-        if more and every.any():  # a row that read all blocks now reads all but the empty ones: it has to list them
-            listed = np.broadcast_to(np.arange(self.n_blocks), (*every.shape, self.n_blocks))
-            keys = np.concatenate([keys, np.where(every[..., None] > 0, listed, n_blocks)], -1)
-            kinds = np.concatenate([kinds, np.broadcast_to(every[..., None], listed.shape)], -1)
-            every[:] = 0
-        below = ((0, 0), (0, more))
-        return BlockPattern(
-            np.pad(every, below),
-            np.pad(keys, (*below, (0, 0)), constant_values=n_blocks),
-            np.pad(kinds, (*below, (0, 0))),
-        )
+        n_blocks = _whole(n_blocks, "n_blocks", least=self.n_blocks)
+        if n_blocks == self.n_blocks:
+            return self
+        wide = BlockPattern.__new__(BlockPattern)  # its own lists are made when somebody looks at them
+        wide.heads, wide.n_blocks, wide._core = self.heads, n_blocks, self._core
+        return wide
+
+    def unpadded(self) -> BlockPattern:
+        """The pattern that :meth:`padded` was called on; itself where there was no padding."""
+        return self._core
+
+    @cached_property
+    def _lists(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(every, keys, kinds), as in __init__, of a padded pattern; a row that read all blocks has to list them."""
+        core, n = self._core, self.n_blocks
+        more = ((0, 0), (0, n - core.n_blocks))
+        keys = np.where(core._keys < core.n_blocks, core._keys, n)
+        all_keys = np.where(core._every[..., None] > 0, np.arange(core.n_blocks), n)
+        all_kinds = np.broadcast_to(core._every[..., None], all_keys.shape)
+        keys = np.pad(np.concatenate([keys, all_keys], -1), (*more, (0, 0)), constant_values=n)
+        kinds = np.pad(np.concatenate([core._kinds, all_kinds], -1), (*more, (0, 0)))
+        return _canonical(np.zeros(keys.shape[:2], np.uint8), keys, kinds)
+
+    @property
+    def _every(self) -> np.ndarray:
+        return self._lists[0]
+
+    @property
+    def _keys(self) -> np.ndarray:
+        return self._lists[1]
+
+    @property
+    def _kinds(self) -> np.ndarray:
+        return self._lists[2]
 
     # ---------------------------------------------------------------- looking
 
@@ -260,13 +284,20 @@ class BlockPattern:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BlockPattern):
             return NotImplemented
-        pairs = [(self._every, other._every), (self._keys, other._keys), (self._kinds, other._kinds)]
-        return all(np.array_equal(a, b) for a, b in pairs)
+        if self is other or (self.n_blocks == other.n_blocks and self._core is other._core):
+            return True
+        return all(np.array_equal(a, b) for a, b in zip(self._lists, other._lists, strict=True))
+
+    @cached_property
+    def _digest(self) -> int:
+        """The same in every process, unlike Python's own hash of bytes."""
+        digest = hashlib.blake2b(digest_size=8)
+        for array in self._lists:
+            digest.update(array.tobytes())
+        return int.from_bytes(digest.digest(), "little")
 
     def __hash__(self) -> int:
-        if self._hash is None:
-            self._hash = hash((self._every.tobytes(), self._keys.tobytes(), self._kinds.tobytes()))
-        return self._hash
+        return self._digest
 
     def __repr__(self) -> str:
         heads = "1 head" if self.heads == 1 else f"{self.heads} heads"

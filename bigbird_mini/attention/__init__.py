@@ -38,7 +38,7 @@ def attention(
         scale: factor on the scores; 1 / sqrt(d) where None.
         dropout_p: share of attention weights dropped, as in torch's scaled_dot_product_attention.
         backend: "dense" (the n x n oracle), "gather" (memory linear in n, any device) or "auto": "dense" where the
-            pattern is full, else "gather".
+            pattern is full and n at most 512, else "gather".
         block_size: only to have n checked: n must then be p.n_blocks * block_size.
 
     Returns:
@@ -53,15 +53,18 @@ def attention(
         raise ValueError(
             f"{len(patterns)} patterns for a batch of {len(q)}; give one pattern, or one for each document"
         )
-    if len(set(patterns)) == 1:
-        return _run(q, k, v, patterns[0], key_mask, scale, dropout_p, backend)
+    groups: dict[BlockPattern, list[int]] = {}  # documents that share a pattern go together
+    for document, pattern in enumerate(patterns):
+        groups.setdefault(pattern.unpadded(), []).append(document)
+    if len(groups) == 1:
+        return _run(q, k, v, patterns[0], key_mask, scale, dropout_p, backend).to(q.dtype)
     out = torch.empty_like(q)
-    for pattern in dict.fromkeys(patterns):  # documents that share a pattern go together
-        rows = torch.tensor([i for i, other in enumerate(patterns) if other == pattern], device=q.device)
+    for documents in groups.values():
+        rows = torch.tensor(documents, device=q.device)
         mask = None if key_mask is None else key_mask.index_select(0, rows)
         some = [x.index_select(0, rows) for x in (q, k, v)]
-        part = _run(*some, pattern, mask, scale, dropout_p, backend)
-        out = out.index_copy(0, rows, part)
+        part = _run(*some, patterns[documents[0]], mask, scale, dropout_p, backend)
+        out = out.index_copy(0, rows, part.to(q.dtype))
     return out
 
 
@@ -76,7 +79,7 @@ def _run(
     backend: str,
 ) -> torch.Tensor:
     if backend == "auto":
-        backend = "dense" if p.density() == 1.0 and q.shape[2] <= 512 else "gather"
+        backend = "dense" if q.shape[2] <= 512 and p.density() == 1.0 else "gather"
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     return BACKENDS[backend](q, k, v, p, key_mask, scale, dropout_p)
 

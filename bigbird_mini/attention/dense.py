@@ -24,7 +24,7 @@ def dense_attention(
     allowed = p.token_mask(q.shape[2] // p.n_blocks).to(q.device)  # (1 or H, n, n)
     if key_mask is not None:
         allowed = allowed & key_mask.view(-1, 1, 1, q.shape[2])  # (B, 1 or H, n, n)
-    scores = q @ k.transpose(-1, -2) * scale  # (B, H, n, n)
-    scores = scores.masked_fill(allowed.logical_not(), torch.finfo(q.dtype).min)
+    scores = (q * scale) @ k.transpose(-1, -2)  # (B, H, n, n); scaled first, so that float16 does not overflow
+    scores = scores.masked_fill(allowed.logical_not(), torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1) * allowed  # a row with no key at all: zeros, not the average of everything
     return F.dropout(weights, dropout_p) @ v  # (B, H, n, d)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from ..pattern import BlockPattern
 
@@ -36,88 +37,150 @@ def gather_attention(
     The arguments are those of :func:`bigbird_mini.attention`, already checked.
     """
     B, H, n, d = q.shape
-    N, b = p.n_blocks, n // p.n_blocks
-    k_blocks, v_blocks = k.reshape(B, H, N, b, d), v.reshape(B, H, N, b, d)  # (B, H, N, b, d)
-    q_blocks = q.reshape(B, H, N, b, d)
+    core = p.unpadded()
+    N, b = core.n_blocks, n // p.n_blocks
+    if p.n_blocks > N:  # empty blocks at the end: leave them out, and give them zeros
+        q, k, v = (x.narrow(2, 0, N * b) for x in (q, k, v))
+        key_mask = None if key_mask is None else key_mask.narrow(1, 0, N * b)
+        out = gather_attention(q, k, v, core, key_mask, scale, dropout_p)
+        return F.pad(out, (0, 0, 0, n - N * b))
+
+    blocks = [x.reshape(B, H * N, b, d) for x in (q, k, v)]  # head after head; copied once where heads are strided
     real = None if key_mask is None else key_mask.view(B, N, b)
     chunk = CHUNK_ON_CPU if q.device.type == "cpu" else CHUNK_ELSEWHERE
-    blocks_at_a_time = max(1, chunk // (B * H * b * d * q.element_size()))
-    # A plan made of fake tensors (shape tests, tracing) must not be remembered for the real ones.
-    plan_of = _plan if type(q) in (torch.Tensor, torch.nn.Parameter) else _plan.__wrapped__
-    plan = plan_of(p, blocks_at_a_time, q.device)
-
+    plan = _plan_for(core, H, max(1, chunk // (B * H * b * d * q.element_size())), q)
     parts = []
-    for rows, keys, listed in plan.chunks:
-        mask = _mask(listed, keys, real, b)  # (1 or B, 1 or H, R, K b)
-        queries = q_blocks.index_select(2, rows)  # (B, H, R, b, d)
-        parts.append(_attend(queries, _take(k_blocks, keys), _take(v_blocks, keys), mask, scale, dropout_p))
+    if plan.chunks and dropout_p == 0.0:
+        parts.append(_SparseRows.apply(*blocks, real, plan, scale))  # (B, H, R, b, d)
+    elif plan.chunks:  # what was dropped is remembered by autograd, at the price of its memory
+        parts += [_chunk(*blocks, real, chunk, scale, dropout_p) for chunk in plan.chunks]
     if len(plan.full):
-        queries = q_blocks.index_select(2, plan.full).reshape(
-            B, H, 1, -1, d
-        )  # (B, H, 1, rows b, d): one dense call for all
+        queries = q.reshape(B, H, N, b, d).index_select(2, plan.full).reshape(B, H, 1, -1, d)  # one dense call for all
         mask = None if key_mask is None else key_mask.view(B, 1, 1, n)
         part = _attend(queries, k.unsqueeze(2), v.unsqueeze(2), mask, scale, dropout_p)
         parts.append(part.reshape(B, H, -1, b, d))
     return torch.cat(parts, 2).index_select(2, plan.back).reshape(B, H, n, d)
 
 
-class _Plan(NamedTuple):
-    """The index tensors of a pattern, on one device."""
+class _SparseRows(torch.autograd.Function):
+    """The rows that list their neighbours, chunk by chunk; the backward pass gathers again instead of remembering.
 
-    chunks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]  # rows (R,), keys (heads, R, K), which listed
+    q, k, v: (B, H N, b, d). Returns (B, H, R, b, d), the rows in the order of the plan.
+    """
+
+    @staticmethod
+    def forward(ctx, q, k, v, real, plan, scale):  # noqa: ANN001, ANN205
+        ctx.save_for_backward(q, k, v, real)
+        ctx.plan, ctx.scale = plan, scale
+        return torch.cat([_chunk(q, k, v, real, chunk, scale, 0.0) for chunk in plan.chunks], 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # noqa: ANN001, ANN205
+        q, k, v, real = ctx.saved_tensors
+        wide = torch.promote_types(q.dtype, torch.float32)  # many small sums meet in one key block
+        dq, dk, dv = (torch.zeros(x.shape, dtype=wide, device=x.device) for x in (q, k, v))
+        start = 0
+        for chunk in ctx.plan.chunks:
+            some = grad.narrow(2, start, len(chunk.rows))
+            start += len(chunk.rows)
+            gathered = [x.detach().requires_grad_() for x in _gathered(q, k, v, chunk)]
+            with torch.enable_grad():
+                out = _attend(*gathered, _mask(chunk, real, q.shape[2]), ctx.scale, 0.0)
+            grads = torch.autograd.grad(out, gathered, some.to(out.dtype), allow_unused=True)
+            places = (chunk.places, chunk.keys, chunk.keys)
+            for total, one, where in zip((dq, dk, dv), grads, places, strict=True):
+                if one is not None:  # a chunk of rows that read nothing
+                    total.index_add_(1, where, one.to(wide).reshape(len(q), len(where), *q.shape[2:]))
+        return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype), None, None, None
+
+
+class _Chunk(NamedTuple):
+    """A few rows of a pattern, as indices into blocks laid out head after head: block i of head h is h N + i."""
+
+    rows: torch.Tensor  # (R,) which rows
+    places: torch.Tensor  # (H R,) their own blocks
+    keys: torch.Tensor  # (H R K,) the key blocks they list
+    blocks: torch.Tensor  # (heads, R, K) the same within one head, for the masks; heads is 1 or H
+    listed: torch.Tensor | None  # (heads, R, K) False where a row lists fewer than K; None where all list K
+
+
+class _Plan(NamedTuple):
+    """The index tensors of a pattern, for one number of heads and on one device."""
+
+    chunks: list[_Chunk]
     full: torch.Tensor  # rows that read every block in every head
     back: torch.Tensor  # (N,) where row i stands in the order: chunks, then full rows
 
 
-@lru_cache(maxsize=64)
-def _plan(p: BlockPattern, blocks_at_a_time: int, device: torch.device) -> _Plan:
+def _plan_for(p: BlockPattern, H: int, blocks_at_a_time: int, q: torch.Tensor) -> _Plan:
+    """The remembered plan. One made of fake tensors (shape tests, tracing) must not be remembered for the real ones."""
+    real = type(q) in (torch.Tensor, torch.nn.Parameter) and type(torch.empty(0)) is torch.Tensor
+    return (_plan if real else _plan.__wrapped__)(p, H, blocks_at_a_time, q.device)
+
+
+@lru_cache(maxsize=256)
+def _plan(p: BlockPattern, H: int, blocks_at_a_time: int, device: torch.device) -> _Plan:
     N = p.n_blocks
     keys, full = p.neighbours()  # (heads, N, K), (heads, N)
     count = np.where(full, N, (keys < N).sum(-1)).max(0)  # (N,)
     everywhere = full.all(0)
     rows = np.argsort(count, kind="stable")  # rows of about the same count share a chunk
     rows = rows[~everywhere[rows]]
+    head = N * np.arange(H)[:, None]
+
+    def tensor(x: np.ndarray) -> torch.Tensor:
+        return torch.tensor(x, device=device)
+
     chunks, start = [], 0
-    while start < len(rows):
-        end = start + 1
-        while end < len(rows) and (end + 1 - start) * count[rows[end]] <= blocks_at_a_time:
-            end += 1
-        some = rows[start:end]
-        lists = keys[:, some, : count[some[-1]]]  # (heads, R, K)
-        if full[:, some].any():  # full in some heads only: there the list is everything
-            lists = np.pad(lists, ((0, 0), (0, 0), (0, N - lists.shape[-1])), constant_values=N)
-            lists = np.where(full[:, some, None], np.arange(N), lists)
-        listed = lists < N
-        chunks.append((some, np.minimum(lists, N - 1), None if listed.all() else listed))
-        start = end
-    whole = everywhere.nonzero()[0]
-    back = np.argsort(np.concatenate([rows, whole]))
-
-    def tensor(x: np.ndarray | None) -> torch.Tensor | None:
-        return None if x is None else torch.tensor(x, device=device)
-
     with torch.inference_mode(False):  # remembered tensors must serve training too, whoever asks first
-        return _Plan([tuple(map(tensor, chunk)) for chunk in chunks], tensor(whole), tensor(back))
+        while start < len(rows):
+            end = start + 1
+            while end < len(rows) and (end + 1 - start) * count[rows[end]] <= blocks_at_a_time:
+                end += 1
+            some = rows[start:end]
+            lists = keys[:, some, : count[some[-1]]]  # (heads, R, K)
+            if full[:, some].any():  # full in some heads only: there the list is everything
+                lists = np.pad(lists, ((0, 0), (0, 0), (0, N - lists.shape[-1])), constant_values=N)
+                lists = np.where(full[:, some, None], np.arange(N), lists)
+            listed, lists = lists < N, np.minimum(lists, N - 1)
+            of_heads = np.broadcast_to(lists, (H, *lists.shape[1:])) + head[..., None]
+            own = [tensor(x) for x in (some, (some + head).ravel(), of_heads.ravel(), lists)]
+            chunks.append(_Chunk(*own, None if listed.all() else tensor(listed)))
+            start = end
+        whole = everywhere.nonzero()[0]
+        return _Plan(chunks, tensor(whole), tensor(np.argsort(np.concatenate([rows, whole]))))
 
 
-def _take(blocks: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """The listed blocks of each row, side by side: (B, H, N, b, d) and (heads, R, K) give (B, H, R, K b, d)."""
-    B, H, N, b, d = blocks.shape
-    heads, R, K = keys.shape
-    if heads == 1:
-        taken = blocks.index_select(2, keys.flatten())  # (B, H, R K, b, d)
-    else:
-        own = keys + N * torch.arange(heads, device=keys.device).view(heads, 1, 1)
-        taken = blocks.reshape(B, H * N, b, d).index_select(1, own.flatten())  # (B, H R K, b, d)
-    return taken.view(B, H, R, K * b, d)
+def _gathered(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, chunk: _Chunk) -> list[torch.Tensor]:
+    """Queries of a chunk (B, H, R, b, d) and, side by side, the keys and values of each row (B, H, R, K b, d)."""
+    B, _, b, d = q.shape
+    _, R, K = chunk.blocks.shape
+    H = len(chunk.places) // R
+    queries = q.index_select(1, chunk.places).view(B, H, R, b, d)
+    keys, values = (x.index_select(1, chunk.keys).view(B, H, R, K * b, d) for x in (k, v))
+    return [queries, keys, values]
 
 
-def _mask(listed: torch.Tensor | None, keys: torch.Tensor, real: torch.Tensor | None, b: int) -> torch.Tensor | None:
+def _chunk(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    real: torch.Tensor | None,
+    chunk: _Chunk,
+    scale: float,
+    dropout_p: float,
+) -> torch.Tensor:
+    """Attention of one chunk: (B, H, R, b, d)."""
+    return _attend(*_gathered(q, k, v, chunk), _mask(chunk, real, q.shape[2]), scale, dropout_p)
+
+
+def _mask(chunk: _Chunk, real: torch.Tensor | None, b: int) -> torch.Tensor | None:
     """Which gathered keys count: those of listed blocks that are real tokens. (1 or B, heads, R, K b); None: all."""
     if real is None:
-        return None if listed is None else listed.unsqueeze(0).repeat_interleave(b, -1)
-    mask = real.index_select(1, keys.flatten()).unflatten(1, keys.shape)  # (B, heads, R, K, b)
-    return (mask if listed is None else mask & listed.unsqueeze(-1)).flatten(3)
+        return None if chunk.listed is None else chunk.listed.unsqueeze(0).repeat_interleave(b, -1)
+    mask = real.index_select(1, chunk.blocks.flatten()).unflatten(1, chunk.blocks.shape)  # (B, heads, R, K, b)
+    return (mask if chunk.listed is None else mask & chunk.listed.unsqueeze(-1)).flatten(3)
 
 
 def _attend(
