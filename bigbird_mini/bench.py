@@ -6,7 +6,10 @@ Figures belong to one run on one machine; compare columns, not numbers from diff
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from .attention import attention
 from .pattern import BlockPattern
@@ -45,6 +49,8 @@ def measure(run: Callable[[], Any], repeats: int = 1) -> Measured:
         import psutil
     except ModuleNotFoundError:
         raise ImportError('measure() needs psutil: pip install "bigbird-mini[lab]"') from None
+    if repeats < 1:
+        raise ValueError(f"repeats={repeats} is too small; it must be at least 1")
     memory = psutil.Process().memory_info
     before = peak = memory().rss
     done = threading.Event()
@@ -84,30 +90,61 @@ def kept_bytes(run: Callable[[], Any]) -> int:
     return sum(kept.values())
 
 
+def _train(route: str, n: int, heads: int) -> Callable[[], None]:
+    """One forward and backward pass of attention alone, by one of the routes of the table."""
+    q, k, v = (torch.randn(1, heads, n, 64, requires_grad=True) for _ in range(3))
+    p = BlockPattern.bigbird(n // 64, heads=heads)
+
+    def run() -> None:
+        if route == "fused":
+            F.scaled_dot_product_attention(q, k, v).sum().backward()
+        else:
+            attention(q, k, v, p, backend=route).sum().backward()
+
+    return run
+
+
+def _alone(route: str, n: int, heads: int, repeats: int) -> Measured:
+    """Measure in a fresh process: what an earlier run freed would otherwise be used again, and go unseen."""
+    command = [sys.executable, "-m", "bigbird_mini.bench", "--alone", route, "--lengths", str(n)]
+    command += ["--heads", str(heads), "--repeats", str(repeats)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return Measured(**json.loads(said), result=None)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """The command line: a table of dense and sparse attention, forward and backward, over lengths."""
+    """The command line: sparse attention beside torch's fused dense attention and the dense oracle, over lengths."""
     parser = argparse.ArgumentParser("bigbird_mini.bench", description="Sparse beside dense attention on this machine.")
     parser.add_argument("what", nargs="?", default="attention", choices=["attention"])
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096], metavar="N")
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--alone", choices=["gather", "fused", "dense"], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.heads} heads of 64, blocks of 64")
-    print(f"{'tokens':>7} {'density':>8} {'dense s':>8} {'sparse s':>9} {'ratio':>6} {'dense GB':>9} {'sparse GB':>10}")
     for n in options.lengths:
         if n < 64 or n % 64:
             parser.error(f"length {n} is not a multiple of 64")
-        p = BlockPattern.bigbird(n // 64, heads=options.heads)
-        q, k, v = (torch.randn(1, options.heads, n, 64, requires_grad=True) for _ in range(3))
-
-        def train(backend: str, q: torch.Tensor = q, k: torch.Tensor = k, v: torch.Tensor = v, p: Any = p) -> None:
-            attention(q, k, v, p, backend=backend).sum().backward()
-
-        sparse, dense = (measure(lambda name=name: train(name), options.repeats) for name in ("gather", "dense"))
-        print(
-            f"{n:7} {p.density():8.3f} {dense.seconds:8.2f} {sparse.seconds:9.2f} "
-            f"{sparse.seconds / dense.seconds:6.2f} {dense.extra_bytes / GB:9.2f} {sparse.extra_bytes / GB:10.2f}"
+    if options.alone:
+        run = _train(options.alone, options.lengths[0], options.heads)
+        seen = measure(run, options.repeats)
+        print(json.dumps({"seconds": seen.seconds, "extra_bytes": seen.extra_bytes, "peak_bytes": seen.peak_bytes}))
+        return 0
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.heads} heads of 64, blocks of 64;")
+    print("forward and backward; dense is the oracle with its matrix, fused is torch's scaled_dot_product_attention")
+    print(f"{'':>7} {'':>8} {'seconds':^26} {'sparse':>8} {'GB beyond the inputs':^26}")
+    print(
+        f"{'tokens':>7} {'density':>8}"
+        + f"{'dense':>9}{'fused':>9}{'sparse':>9} {': fused':>8}"
+        + "    dense    fused   sparse"
+    )
+    for n in options.lengths:
+        density = BlockPattern.bigbird(n // 64, heads=options.heads).density()
+        dense, fused, sparse = (
+            _alone(route, n, options.heads, options.repeats) for route in ("dense", "fused", "gather")
         )
+        times = "".join(f"{m.seconds:9.2f}" for m in (dense, fused, sparse))
+        memory = "".join(f"{m.extra_bytes / GB:9.2f}" for m in (dense, fused, sparse))
+        print(f"{n:7} {density:8.3f}{times} {sparse.seconds / fused.seconds:8.2f}{memory}")
     return 0
 
 

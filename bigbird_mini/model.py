@@ -6,7 +6,7 @@ any attention function run inside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -64,6 +64,8 @@ class BigBirdConfig:
             )
         if self.pad_token_id >= self.vocab_size:
             raise ValueError(f"pad_token_id={self.pad_token_id} is outside the vocabulary of {self.vocab_size}")
+        if not isinstance(self.global_blocks, Iterable) or not all(type(g) is int for g in self.global_blocks):
+            raise ValueError(f"global_blocks={self.global_blocks!r} must be whole numbers, such as (0, -1)")
         object.__setattr__(self, "global_blocks", tuple(self.global_blocks))
         self.pattern(1, 0)  # a width or a plan that BlockPattern refuses is refused here
 
@@ -200,6 +202,10 @@ class BigBirdModel(nn.Module):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give input_ids or inputs_embeds, one of the two")
         words = self.embeddings.word(_ids(input_ids)) if inputs_embeds is None else inputs_embeds  # (B, n, hidden)
+        if words.dim() != 3 or words.shape[-1] != self.config.hidden_size or 0 in words.shape[::2]:
+            raise ValueError(
+                f"inputs have shape {tuple(words.shape)}, not (B, n, {self.config.hidden_size}) with B > 0"
+            )
         B, n, _ = words.shape
         if n == 0 or n > self.config.max_position_embeddings:
             raise ValueError(
@@ -208,6 +214,8 @@ class BigBirdModel(nn.Module):
         if token_type_ids is None:
             token_type_ids = torch.zeros(B, n, dtype=torch.long, device=words.device)
         for name, x in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+            if x is not None and not isinstance(x, torch.Tensor):
+                raise TypeError(f"{name} must be a tensor, not {type(x).__name__}")
             if x is not None and x.shape != (B, n):
                 raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (B, n) = {(B, n)}")
 
@@ -283,6 +291,8 @@ class BigBirdForMaskedLM(nn.Module):
         logits = F.linear(ready, self.encoder.embeddings.word.weight, self.bias)  # (B, n, vocabulary)
         if labels is None:
             return BigBirdOutput(x, logits)
+        if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
+            raise TypeError("labels must be a tensor of whole numbers")
         if labels.shape != logits.shape[:2]:
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)}; they must be (B, n) = {tuple(logits.shape[:2])}"

@@ -1,5 +1,6 @@
 """Every backend against the dense oracle, and the oracle against loops."""
 
+import itertools
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigbird_mini import BlockPattern, attention
 from bigbird_mini.attention import BACKENDS, gather
@@ -203,27 +205,92 @@ def test_a_first_use_without_gradients_does_not_spoil_training(backend):
     assert torch.equal(out, before) and q.grad.isfinite().all()
 
 
-def test_memory_grows_with_n_and_not_with_its_square():
-    """The largest tensor that appears while gather runs, at n and 2n: within a factor of 2.1."""
-    from torch.utils._python_dispatch import TorchDispatchMode
+@pytest.mark.parametrize("heads", [1, 2])
+def test_memory_and_traffic_grow_with_n_and_not_with_its_square(heads, monkeypatch):
+    """The largest tensor of forward and backward, and the sum of all, at n, 2n and 4n with chunks of a fixed size."""
+    monkeypatch.setattr(gather, "CHUNK_ON_CPU", 2**16)
 
-    class Largest(TorchDispatchMode):
-        numbers = 0
+    class Count(TorchDispatchMode):
+        largest = total = 0
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
             for x in out if isinstance(out, tuple | list) else [out]:
-                if isinstance(x, torch.Tensor):
-                    self.numbers = max(self.numbers, x.numel())
+                if isinstance(x, torch.Tensor) and not func.is_view:
+                    self.largest = max(self.largest, x.numel())
+                    self.total += x.numel() if func.overloadpacket.__name__[-1] != "_" else 0  # in place: nothing new
             return out
 
-    largest = []
+    seen = []
     for n in (2048, 4096, 8192):
-        q, k, v, back = tensors(1, 2, n, 8, dtype=torch.float32, requires_grad=True)
-        with Largest() as seen:
-            attention(q, k, v, BlockPattern.bigbird(n // 16), backend="gather").backward(back)
-        largest.append(seen.numbers)
-    assert largest[1] < 2.1 * largest[0] and largest[2] < 2.1 * largest[1]
+        q, k, v, back = tensors(1, n, 2, 8, dtype=torch.float32, requires_grad=True)
+        q, k, v, back = (x.transpose(1, 2) for x in (q, k, v, back))  # (B, H, n, d), strided as in the model
+        with Count() as count:
+            attention(q, k, v, BlockPattern.bigbird(n // 16, heads=heads), backend="gather").backward(back)
+        seen.append(count)
+    for small, large in itertools.pairwise(seen):
+        assert large.largest < 2.1 * small.largest and large.total < 2.1 * small.total
+
+
+@pytest.mark.parametrize("limit", [1, 7, 40, 10**6])
+def test_a_chunk_gathers_no_more_blocks_than_it_may(limit):
+    p = BlockPattern.bigbird(30, heads=2)
+    plan = gather._plan(p, 2, limit, torch.device("cpu"))
+    sizes = [chunk.blocks.shape for chunk in plan.chunks]
+    assert all(limit >= R * K or R == 1 for _, R, K in sizes) and sum(R for _, R, _ in sizes) == 28
+    assert len(sizes) == {1: 28, 7: 28, 40: 6, 10**6: 1}[limit]
+
+
+def test_auto_takes_dense_only_where_it_is_short_and_full(monkeypatch):
+    ran = []
+    for name, run in list(BACKENDS.items()):
+        monkeypatch.setitem(BACKENDS, name, lambda *a, name=name, run=run: ran.append(name) or run(*a))
+    for n, p in ((512, BlockPattern.full(8)), (512, BlockPattern.bigbird(8)), (520, BlockPattern.full(8))):
+        q, k, v, _ = tensors(1, 1, n, 2)
+        attention(q, k, v, p)
+    assert ran == ["dense", "gather", "gather"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_scale_of_zero_is_a_plain_mean(backend):
+    q, k, v, _ = tensors(1, 2, 12, 3)
+    out = attention(q, k, v, BlockPattern.window(4, 1), scale=0.0, backend=backend)
+    assert torch.allclose(out, v.unflatten(2, (4, 3)).mean(3, keepdim=True).expand(-1, -1, -1, 3, -1).flatten(2, 3))
+
+
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_autocast_keeps_the_type_for_one_pattern_and_for_many(backend):
+    q, k, v, back = tensors(2, 2, 24, 8, dtype=torch.float32, requires_grad=True)
+    for p in (BlockPattern.full(4), BlockPattern.bigbird(8), [BlockPattern.window(6), BlockPattern.full(6)]):
+        want = attention(q, k, v, p, backend="dense")
+        for dtype in (torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", dtype):
+                out = attention(q, k, v, p, backend=backend)
+            assert out.dtype == torch.float32 and torch.allclose(out, want, atol=0.05)
+            grads = torch.autograd.grad(out, (q, k, v), back)
+            assert all(g.isfinite().all() and g.dtype == torch.float32 for g in grads)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_large_float16_numbers_do_not_overflow_in_the_scores(backend):
+    q, k, v, _ = (30 * x for x in tensors(1, 2, 64, 64))
+    out = attention(q.half(), k.half(), v.half(), BlockPattern.full(4), backend=backend)
+    assert out.isfinite().all()
+
+
+def test_a_fake_mode_leaves_nothing_behind():
+    q, k, v, _ = tensors(1, 2, 38, 4)
+    p = BlockPattern.bigbird(19, heads=2, seed=5)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        attention(q, k, v, p, backend="gather")
+    assert type(attention(q, k, v, p, backend="gather")) is torch.Tensor
+
+
+def test_a_padded_pattern_costs_no_lists():
+    wide = BlockPattern.bigbird(300, heads=2).padded(4000)
+    q, k, v, _ = tensors(2, 2, 4000, 1)
+    out = attention(q, k, v, [wide, BlockPattern.window(4000)], backend="gather")
+    assert (out[0, :, 300:] == 0).all() and "_lists" not in vars(wide)
 
 
 def ok(**changes):
@@ -251,6 +318,7 @@ def ok(**changes):
         ),
         ({"key_mask": torch.ones(2, 12)}, TypeError, "must be a bool tensor, True for a real token, not torch.float32"),
         ({"key_mask": [True]}, TypeError, "not list"),
+        ({"key_mask": torch.ones(2, 12, dtype=torch.bool, device="meta")}, ValueError, "on meta, q on cpu"),
         ({"p": BlockPattern.random(6, heads=2)}, ValueError, "the pattern has 2 heads, q has 3; .* 1 or 3"),
         ({"p": [BlockPattern.full(6)]}, ValueError, "1 patterns for a batch of 2"),
         ({"p": [BlockPattern.full(6), BlockPattern.full(4)]}, ValueError, "patterns of 6 and 4 blocks"),

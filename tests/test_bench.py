@@ -1,5 +1,6 @@
 """What is measured is what happened: the memory and the time of a run whose size is known."""
 
+import json
 import time
 
 import pytest
@@ -38,7 +39,25 @@ def test_an_error_of_the_run_comes_through():
 def test_the_table(capsys):
     assert bench.main(["attention", "--lengths", "128", "320", "--heads", "2", "--repeats", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == ["128", "320"]
+    rows = [line.split() for line in lines[4:]]
+    assert [row[0] for row in rows] == ["128", "320"] and all(len(row) == 9 for row in rows)
+
+
+def test_each_route_of_the_table_runs_its_own_attention(capsys, monkeypatch):
+    ran = []
+    monkeypatch.setattr(bench, "attention", lambda q, k, v, p, backend: ran.append(backend) or q)
+    for route in ("gather", "dense", "fused"):
+        assert bench.main(["--alone", route, "--lengths", "64", "--heads", "1", "--repeats", "2"]) == 0
+        assert set(json.loads(capsys.readouterr().out)) == {"seconds", "extra_bytes", "peak_bytes"}
+    assert ran == ["gather"] * 2 + ["dense"] * 2
+
+
+def test_the_median_is_a_median_and_bad_settings_are_told(monkeypatch, capsys):
+    clock = iter([0, 1, 10, 12, 20, 29])
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
+    assert bench.measure(lambda: None, repeats=3).seconds == 2  # of 1, 2 and 9
+    with pytest.raises(ValueError, match="repeats=0"):
+        bench.measure(lambda: None, repeats=0)
     with pytest.raises(SystemExit):
         bench.main(["--lengths", "100"])
     assert "length 100 is not a multiple of 64" in capsys.readouterr().err

@@ -61,6 +61,11 @@ def test_bytes_and_back(text):
     assert tokens.decode(special) == text
 
 
+def test_broken_letters_are_replaced():
+    tokens = ByteTokenizer()
+    assert tokens.decode(tokens.encode("aß")[:2]) == "a\N{REPLACEMENT CHARACTER}"
+
+
 def test_dna_and_back():
     tokens = DNATokenizer()
     ids = tokens.encode("ACGTNacgtn")

@@ -187,6 +187,7 @@ def test_the_start_is_the_paper_s():
     torch.manual_seed(0)
     net = BigBirdForMaskedLM(BigBirdConfig(vocab_size=500, hidden_size=64, num_hidden_layers=2, num_attention_heads=2))
     assert net.encoder.layers[1].query.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert net.transform.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert net.encoder.layers[0].up.bias.abs().max() == 0 and net.encoder.layers[0].output_norm.weight.min() == 1
 
 
@@ -210,6 +211,8 @@ def test_cuda_tensors_meet_no_cpu_tensor():
         ({"block_size": 2.5}, "block_size=2.5 must be a whole number"),
         ({"random_plan": "magic"}, "plan='magic' is not known"),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob=1.0 must be at least 0 and below 1"),
+        ({"global_blocks": (0, 1.5)}, r"global_blocks=\(0, 1.5\) must be whole numbers"),
+        ({"global_blocks": 0}, "global_blocks=0 must be whole numbers"),
         ({"pad_token_id": 30}, "pad_token_id=30 is outside the vocabulary of 30"),
     ],
 )
@@ -236,6 +239,10 @@ def ten_blocks_whatever(n_blocks):
         (lambda: model()(), ValueError, "give input_ids or inputs_embeds"),
         (lambda: model()(ids(1, 5), torch.ones(1, 6)), ValueError, r"attention_mask has shape \(1, 6\).*\(1, 5\)"),
         (lambda: model()(ids(1, 5), token_type_ids=ids(2, 5)), ValueError, r"token_type_ids has shape \(2, 5\)"),
+        (lambda: model()(ids(1, 5), [[1] * 5]), TypeError, "attention_mask must be a tensor, not list"),
+        (lambda: model()(inputs_embeds=torch.ones(1, 5, 1)), ValueError, r"shape \(1, 5, 1\), not \(B, n, 24\)"),
+        (lambda: model()(ids(1, 5)[:0]), ValueError, "with B > 0"),
+        (lambda: model()(ids(1, 5), labels=[1]), TypeError, "labels must be a tensor of whole numbers"),
         (lambda: model()(ids(2, 5), torch.tensor([[1] * 5, [0] * 5])), ValueError, "hides every token of document 1"),
         (lambda: model()(ids(1, 5), labels=ids(1, 4)), ValueError, r"labels have shape \(1, 4\).*\(1, 5\)"),
         (lambda: model(pattern=[BlockPattern.full] * 2), ValueError, "2 patterns for 3 layers"),
@@ -274,6 +281,65 @@ print(tuple(run.result.shape), run.peak_bytes)
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     shape, peak = ran.stdout.rsplit(" ", 1)
     assert shape == "(1, 16384, 9)" and int(peak) < 2e9
+
+
+def test_a_document_with_holes_reaches_to_its_last_real_token():
+    net, x = model(), ids(2, 67)
+    mask = torch.ones(2, 67, dtype=torch.bool)
+    mask[0, 21:] = False
+    mask[0, 2:15] = False
+    alone = net(x[:1, :21], mask[:1, :21]).logits[0]
+    assert torch.allclose(net(x, mask).logits[0, :21], alone, rtol=0, atol=1e-5)
+    seen = []
+
+    def spy(q, k, v, p, key_mask=None):
+        seen.append(p)
+        return attention(q, k, v, p, key_mask)
+
+    model(attention_fn=spy)(x, mask)
+    assert [p.unpadded().n_blocks for p in seen[0]] == [6, 17]  # 21 tokens, and not the 8 that are real
+
+
+def test_dropout_comes_before_the_norm_of_the_embeddings_and_after_both_halves_of_a_layer():
+    config = dataclasses.replace(SMALL, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.0)
+    torch.manual_seed(0)
+    net = BigBirdModel(config).train()
+    x = net.embeddings(net.embeddings.word(ids(2, 12)), torch.zeros(2, 12, dtype=torch.long))
+    assert x.mean(-1).abs().max() < 1e-5 and (x.std(-1, unbiased=False) - 1).abs().max() < 1e-5
+    assert not torch.equal(x, net.embeddings(net.embeddings.word(ids(2, 12)), torch.zeros(2, 12, dtype=torch.long)))
+    layer, p = net.layers[0], BlockPattern.full(3)
+    for silent in (layer.out, layer.down):
+        before = silent.weight.data.clone()
+        silent.weight.data.zero_()
+        assert not torch.equal(layer(x, p, None), layer(x, p, None))  # the other half still drops
+        silent.weight.data.copy_(before)
+    layer.out.weight.data.zero_(), layer.down.weight.data.zero_()
+    assert torch.equal(layer(x, p, None), layer(x, p, None))
+
+
+def test_every_place_has_its_own_position_vector():
+    net, x = model(kind=BigBirdModel, pattern=lambda N: BlockPattern.window(N, 1)), ids(1, 100)
+    before = net(x).last_hidden_state
+    net.embeddings.position.weight.data[99] += 1.0
+    changed = (net(x).last_hidden_state != before).any(-1)[0]
+    assert changed.nonzero()[:, 0].tolist() == [96, 97, 98, 99]  # its block of four
+
+
+def test_one_label_is_a_mean_of_one_and_half_precision_sums_do_not_overflow():
+    net, x = model(), ids(1, 9)
+    labels = torch.full_like(x, -100)
+    labels[0, 4] = 11
+    out = net(x, labels=labels.int())
+    assert out.loss.item() == pytest.approx(-out.logits.log_softmax(-1)[0, 4, 11].item(), rel=1e-5)
+    many = BigBirdForMaskedLM(dataclasses.replace(SMALL, max_position_embeddings=30_000)).half().eval()
+    x = ids(1, 30_000)
+    assert many(x, labels=x).loss.isfinite()
+
+
+def test_the_padding_word_is_never_trained():
+    net = model()
+    net(torch.zeros(1, 5, dtype=torch.long)).last_hidden_state.sum().backward()
+    assert net.encoder.embeddings.word.weight.grad[0].abs().max() == 0
 
 
 def test_short_texts_keep_the_globals_they_have():

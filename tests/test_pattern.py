@@ -13,6 +13,7 @@ from bigbird_mini.pattern import GLOBAL, NONE, OTHER, RANDOM, WINDOW
 from strategies import patterns
 
 GOLDEN = [[3, 12, 67, 83], [48, 69, 81, 90], [1, 27, 54]]
+HASH = 3137624239714542305
 
 
 def by_hand(n, f):
@@ -222,6 +223,21 @@ def test_patterns_cannot_be_changed():
 def test_bad_input_gets_one_sentence(build, error, says):
     with pytest.raises(error, match=says):
         build()
+
+
+def test_equal_means_the_same_blocks_for_the_same_reasons():
+    diagonal = BlockPattern.window(5, 1)
+    assert diagonal != BlockPattern.from_grid(torch.eye(5, dtype=torch.bool)) and diagonal != "diagonal"
+    assert diagonal != BlockPattern.window(5, 3) and diagonal != BlockPattern.window(6, 1)
+    p = BlockPattern.bigbird(7, heads=2)
+    assert p.padded(9) == p.padded(8).padded(9) and p.padded(9).unpadded() is p
+    by_hand = BlockPattern.window(2, 1).padded(3)
+    assert by_hand == BlockPattern.window(2, 1).padded(3) | BlockPattern.global_(3, ())
+    assert hash(by_hand) == hash(by_hand | BlockPattern.global_(3, ()))
+
+
+def test_a_hash_is_the_same_in_every_process():
+    assert hash(BlockPattern.bigbird(9, heads=2)) == HASH
 
 
 def test_what_is_legal_at_the_edges():

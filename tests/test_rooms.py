@@ -51,6 +51,8 @@ def breaches(package=PACKAGE):
             found.append(f"{path.name}: {room} is no room of the house")
             continue
         for other in imports(path, package):
+            if other not in FLOOR:
+                found.append(f"{path.relative_to(package)} imports {other}, by way of the package itself")
             if other != room and FLOOR.get(other, -1) >= FLOOR[room]:
                 found.append(f"{path.relative_to(package)} imports {other}")
     return found
@@ -63,7 +65,7 @@ def test_no_room_imports_upwards_or_sideways():
 def test_a_breach_would_be_seen(tmp_path):
     house = tmp_path / "bigbird_mini"
     (house / "attention").mkdir(parents=True)
-    (house / "pattern.py").write_text("from .model import X\nimport bigbird_mini.viz\n")
+    (house / "pattern.py").write_text("from .model import X\nimport bigbird_mini.viz\nfrom . import BigBirdModel\n")
     (house / "attention" / "dense.py").write_text("from ..data import genome\nfrom .. import pattern, course\n")
     (house / "kitchen.py").write_text("")
     assert breaches(house) == [
@@ -72,6 +74,7 @@ def test_a_breach_would_be_seen(tmp_path):
         "kitchen.py: kitchen is no room of the house",
         "pattern.py imports model",
         "pattern.py imports viz",
+        "pattern.py imports BigBirdModel, by way of the package itself",
     ]
 
 

@@ -10,7 +10,7 @@ _SPECIAL = 4
 
 
 class ByteTokenizer:
-    """One token a byte of UTF-8: no vocabulary file, and no text that it cannot spell."""
+    """One token a byte of UTF-8: no vocabulary file, and every text can be spelled."""
 
     vocab_size = 256 + _SPECIAL
     pad_id, cls_id, sep_id, mask_id = PAD, CLS, SEP, MASK
