@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._compile import _disable_dynamo
 
 from .attention import attention
 from .pattern import BlockPattern
@@ -231,6 +232,7 @@ class BigBirdModel(nn.Module):
             x = layer(x, self.patterns(i, real, N), key_mask)
         return BigBirdOutput(x.narrow(1, 0, n))
 
+    @_disable_dynamo  # torch.compile has nothing to gain in here
     def patterns(self, layer: int, real: list[int], n_blocks: int) -> BlockPattern | list[BlockPattern]:
         """The pattern of a layer for documents of ``real`` blocks each, in a batch of n_blocks; one if all agree."""
         source = self.pattern[layer] if isinstance(self.pattern, Sequence) else self.pattern

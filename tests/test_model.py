@@ -342,6 +342,28 @@ def test_the_padding_word_is_never_trained():
     assert net.encoder.embeddings.word.weight.grad[0].abs().max() == 0
 
 
+def test_torch_compile_gives_the_same_in_a_fresh_process():
+    """A process that never ran the model before: nothing is cached when it is traced."""
+    code = """
+import torch
+from bigbird_mini import BigBirdConfig, BigBirdForMaskedLM
+model = BigBirdForMaskedLM(BigBirdConfig(30, 32, 2, 4, 64, max_position_embeddings=512, block_size=8)).eval()
+ids, mask = torch.randint(1, 30, (2, 200)), torch.arange(200) < torch.tensor([[200], [77]])
+fast = torch.compile(model, backend="aot_eager")
+with torch.no_grad():
+    got = fast(ids, mask).logits, fast(ids).logits
+want = model(ids, mask).logits, model(ids).logits
+fast(ids, mask).logits.sum().backward()
+print(max((g - w).abs().max().item() for g, w in zip(got, want)), model.bias.grad.isfinite().all().item())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error:The given NumPy array", "-c", code], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    gap, finite = ran.stdout.split()
+    assert float(gap) < 1e-5 and finite == "True"
+
+
 def test_short_texts_keep_the_globals_they_have():
     config = dataclasses.replace(SMALL, global_blocks=[0, 5, -1])
     assert config.global_blocks == (0, 5, -1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch._compile import _disable_dynamo  # torch.compiler.disable, without the second that its import takes
 
 from ..pattern import BlockPattern
 from .dense import dense_attention
@@ -15,6 +16,7 @@ __all__ = ["BACKENDS", "attention"]
 BACKENDS: dict[str, Callable[..., torch.Tensor]] = {"dense": dense_attention, "gather": gather_attention}
 
 
+@_disable_dynamo  # torch.compile compiles what lies around it: patterns are not for tracing
 def attention(
     q: torch.Tensor,
     k: torch.Tensor,
