@@ -58,14 +58,22 @@ class BlockPattern:
 
         Raises ValueError for a width that is even or below 1.
         """
+        return cls.dilated(n_blocks, width, step=1)
+
+    @classmethod
+    def dilated(cls, n_blocks: int, width: int = 3, step: int = 2) -> BlockPattern:
+        """A window with gaps: each block reads itself and, on each side, (width - 1) / 2 blocks, ``step`` apart.
+
+        Raises ValueError for a width that is even or below 1, and for a step below 1.
+        """
         n = _whole(n_blocks, "n_blocks", least=1)
-        width = _whole(width, "window width", least=1)
+        width, step = _whole(width, "window width", least=1), _whole(step, "step", least=1)
         if width % 2 == 0:
             raise ValueError(
                 f"window width={width} is even; it counts the block itself, so use {width - 1} or {width + 1}"
             )
-        half = min(width // 2, n - 1)
-        keys = np.arange(n)[:, None] + np.arange(-half, half + 1)
+        half = min(width // 2, (n - 1) // step)
+        keys = np.arange(n)[:, None] + step * np.arange(-half, half + 1)
         keys = np.where((keys < 0) | (keys >= n), n, keys)[None]
         return cls(np.zeros((1, n), np.uint8), keys, np.full(keys.shape, WINDOW, np.uint8))
 
@@ -192,6 +200,16 @@ class BlockPattern:
         )
         stronger = np.where(_RANK[every[0]] <= _RANK[every[1]], every[0], every[1])
         return BlockPattern(stronger, np.concatenate(keys, -1), np.concatenate(kinds, -1))
+
+    def without_random(self) -> BlockPattern:
+        """The same pattern less the blocks that only the random draw chose."""
+        every, keys, kinds = self._lists
+        if ((every > 0) & (kinds == RANDOM).any(-1)).any():  # a full row with random exceptions will no longer be full
+            kinds = self.kinds().numpy()
+            every, keys = np.zeros_like(every), np.where(kinds > 0, np.arange(self.n_blocks), self.n_blocks)
+        return BlockPattern(
+            np.where(every == RANDOM, NONE, every), np.where(kinds == RANDOM, self.n_blocks, keys), kinds
+        )
 
     def padded(self, n_blocks: int) -> BlockPattern:
         """The same pattern with empty blocks behind it, which read nothing and are read by nobody.

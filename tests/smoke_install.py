@@ -19,6 +19,13 @@ loss = BigBirdForMaskedLM(config)(ids, labels=ids).loss
 assert torch.isfinite(loss)
 heavy = {"matplotlib", "ipywidgets", "anywidget", "nbformat", "scipy", "transformers"} & set(sys.modules)
 assert not heavy, f"loaded without need: {heavy}"
-for file in ("py.typed", "data/ecoli_w3110.2bit", "data/PROVENANCE.md", "course/manifest.json"):
+for file in (
+    "py.typed",
+    "data/ecoli_w3110.2bit",
+    "data/PROVENANCE.md",
+    "course/manifest.json",
+    "course/predict.js",
+    "viz/explorer.js",
+):
     assert (here.parent / file).exists(), f"{file} is missing from the package"
 print(f"bigbird-mini {version('bigbird-mini')} with torch {torch.__version__}: loss {loss.item():.3f} on 1,900 bases")

@@ -28,6 +28,22 @@ def test_window_is_the_band(n, width):
     assert set(p.kinds().unique().tolist()) <= {NONE, WINDOW}
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 12])
+@pytest.mark.parametrize(("width", "step"), [(1, 2), (3, 1), (3, 2), (5, 3), (99, 4), (3, 99)])
+def test_dilated_is_the_band_with_gaps(n, width, step):
+    p = BlockPattern.dilated(n, width, step)
+    half = (width - 1) // 2
+    assert torch.equal(p.grid()[0], by_hand(n, lambda i, j: (i - j) % step == 0 and abs(i - j) // step <= half))
+    assert set(p.kinds().unique().tolist()) <= {NONE, WINDOW}
+    assert (step > 1) or p == BlockPattern.window(n, width)
+
+
+@given(patterns())
+def test_without_random_leaves_all_the_other_kinds(p):
+    kinds = p.kinds()
+    assert torch.equal(p.without_random().kinds(), kinds.masked_fill(kinds == RANDOM, NONE))
+
+
 @pytest.mark.parametrize(("n", "blocks"), [(7, (0, -1)), (7, (2,)), (5, (1, 1, -4)), (1, (0, -1)), (4, ())])
 def test_global_blocks_read_everything_and_are_read_by_all(n, blocks):
     p = BlockPattern.global_(n, blocks)
@@ -190,6 +206,8 @@ def test_patterns_cannot_be_changed():
         (lambda: BlockPattern.window(8, 0), ValueError, "width=0 is too small; it must be at least 1"),
         (lambda: BlockPattern.window(8, -3), ValueError, "width=-3 is too small"),
         (lambda: BlockPattern.window(8, 3.0), TypeError, "width must be a whole number, not 3.0"),
+        (lambda: BlockPattern.dilated(8, 3, 0), ValueError, "step=0 is too small; it must be at least 1"),
+        (lambda: BlockPattern.dilated(8, 2, 3), ValueError, "window width=2 is even"),
         (lambda: BlockPattern.window(0), ValueError, "n_blocks=0 is too small"),
         (lambda: BlockPattern.full(True), TypeError, "n_blocks must be a whole number, not True"),
         (lambda: BlockPattern.global_(8, (8,)), ValueError, "global block 8 is out of range: .* -8 to 7"),
