@@ -1,5 +1,6 @@
 """Every backend against the dense oracle, and the oracle against loops."""
 
+import dataclasses
 import itertools
 import math
 
@@ -109,6 +110,52 @@ def test_float32_at_4096_tokens(backend):
         assert torch.allclose(got, want, rtol=0, atol=2e-5)
 
 
+def weights_by_hand(q, k, p, key_mask, scale):
+    """The matrix of weights, by the formula: (H, n, n) for one document, rows of nothing zero."""
+    allowed = p.token_mask(q.shape[1] // p.n_blocks).expand(len(q), -1, -1)
+    allowed = allowed if key_mask is None else allowed & key_mask
+    e = (scale * q @ k.transpose(-1, -2)).exp() * allowed
+    return e / e.sum(-1, keepdim=True).clamp(min=1e-300)
+
+
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_weights_are_the_formula_s_and_the_output_is_their_mean_of_values(backend, data):
+    n_blocks, B, b, H = data.draw(st.integers(1, 10)), 3, data.draw(st.sampled_from([1, 2, 3])), 3
+    ps = [data.draw(patterns(heads=data.draw(st.sampled_from([1, 3])), n_blocks=n_blocks)) for _ in range(2)]
+    ps = [ps[0], ps[1].padded(n_blocks), ps[0]] if data.draw(st.booleans()) else [ps[0]] * 3
+    if n_blocks > 2 and data.draw(st.booleans()):
+        ps[1] = BlockPattern.bigbird(n_blocks - 2, heads=3, random=1).padded(n_blocks)
+    q, k, v, back = tensors(B, H, n_blocks * b, 4, requires_grad=True)
+    mask = torch.rand(B, n_blocks * b, generator=torch.Generator().manual_seed(5)) < 0.8
+    mask = mask if data.draw(st.booleans()) else None
+    out, weights = attention(q, k, v, ps, mask, scale=0.6, backend=backend, return_weights=True)
+    dense = weights.dense()
+    assert dense.shape == weights.shape == (B, H, n_blocks * b, n_blocks * b)
+    for i, p in enumerate(ps):
+        want = weights_by_hand(q[i], k[i], p, None if mask is None else mask[i], 0.6)
+        assert torch.allclose(dense[i], want, rtol=0, atol=1e-10)
+    plain = attention(q, k, v, ps, mask, scale=0.6, backend=backend)
+    assert torch.allclose(out, plain, rtol=0, atol=1e-10) and torch.allclose(dense @ v, plain, rtol=0, atol=1e-10)
+    got, want = (torch.autograd.grad(x, (q, k, v), back, allow_unused=True) for x in (out, plain))
+    for g, w in zip(got, want, strict=True):
+        assert torch.allclose(torch.zeros(()) if g is None else g, torch.zeros(()) if w is None else w, atol=1e-10)
+
+
+def test_weights_of_a_long_text_need_no_matrix():
+    n = 16_384
+    q, k, v, _ = tensors(1, 2, n, 4, dtype=torch.float32)
+    p = BlockPattern.bigbird(256, heads=2)
+    _, weights = attention(q, k, v, p, return_weights=True)
+    numbers = sum(part.values.numel() for part in weights.parts)
+    assert numbers <= p.density() * 2 * n * n * 1.01
+    total = sum(part.values.sum().item() for part in weights.parts)
+    assert total == pytest.approx(2 * n, rel=1e-4)
+    with pytest.raises(ValueError, match="dense\\(\\) would make 4 x 2 x 16384 x 16384 numbers"):
+        dataclasses.replace(weights, shape=(4, 2, n, n)).dense()
+
+
 @pytest.mark.parametrize("backend", ["auto", *BACKENDS])
 def test_a_list_of_patterns_gives_each_document_its_own(backend):
     ps = [BlockPattern.bigbird(4, heads=3, seed=1).padded(6), BlockPattern.window(6), BlockPattern.full(6)]
@@ -157,6 +204,9 @@ def test_dropout_drops_the_share_it_says_and_keeps_the_mean(backend):
     assert abs(out.mean() - 1) < 0.03 and 0.05 < out[..., 0].std() < 0.3
     assert not torch.equal(out, attention(q, q, v, p, dropout_p=0.25, backend=backend))
     assert torch.allclose(attention(q, q, v, p, backend=backend), v)
+    out, weights = attention(q, q, v, p, dropout_p=0.25, backend=backend, return_weights=True)
+    assert torch.allclose(weights.dense().sum(-1), torch.ones(1, 2, 200, dtype=torch.float64))
+    assert abs(out.mean() - 1) < 0.03 and out[..., 0].std() > 0.05
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -10,10 +10,14 @@ from torch._compile import _disable_dynamo  # torch.compiler.disable, without th
 from ..pattern import BlockPattern
 from .dense import dense_attention
 from .gather import gather_attention
+from .weights import BlockWeights, Rows
 
-__all__ = ["BACKENDS", "attention"]
+__all__ = ["BACKENDS", "BlockWeights", "attention"]
 
-BACKENDS: dict[str, Callable[..., torch.Tensor]] = {"dense": dense_attention, "gather": gather_attention}
+BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, list[Rows]]]] = {
+    "dense": dense_attention,
+    "gather": gather_attention,
+}
 
 
 @_disable_dynamo  # torch.compile compiles what lies around it: patterns are not for tracing
@@ -26,8 +30,9 @@ def attention(
     scale: float | None = None,
     dropout_p: float = 0.0,
     backend: str = "auto",
+    return_weights: bool = False,
     block_size: int | None = None,
-) -> torch.Tensor:
+) -> torch.Tensor | tuple[torch.Tensor, BlockWeights]:
     """Scaled dot-product attention in which each query block reads only the key blocks of its row of the pattern.
 
     out_i = sum_j softmax_j(scale * q_i . k_j) v_j, over the real tokens j in the blocks that i's block reads
@@ -41,10 +46,11 @@ def attention(
         dropout_p: share of attention weights dropped, as in torch's scaled_dot_product_attention.
         backend: "dense" (the n x n oracle), "gather" (memory linear in n, any device) or "auto": "dense" where the
             pattern is full and n at most 512, else "gather".
+        return_weights: return (output, weights), the weights in block layout, see BlockWeights.
         block_size: only to have n checked: n must then be p.n_blocks * block_size.
 
     Returns:
-        (B, H, n, d), of q's type and on its device.
+        (B, H, n, d), of q's type and on its device; with return_weights a pair of this and BlockWeights.
 
     Raises:
         ValueError, TypeError: where shapes, types or settings do not fit, with the values and what is allowed.
@@ -58,16 +64,29 @@ def attention(
     groups: dict[BlockPattern, list[int]] = {}  # documents that share a pattern go together
     for document, pattern in enumerate(patterns):
         groups.setdefault(pattern.unpadded(), []).append(document)
-    if len(groups) == 1:
-        return _run(q, k, v, patterns[0], key_mask, scale, dropout_p, backend).to(q.dtype)
-    out = torch.empty_like(q)
+    outs, order, parts = [], [], []
     for documents in groups.values():
-        rows = torch.tensor(documents, device=q.device)
-        mask = None if key_mask is None else key_mask.index_select(0, rows)
-        some = [x.index_select(0, rows) for x in (q, k, v)]
-        part = _run(*some, patterns[documents[0]], mask, scale, dropout_p, backend)
-        out = out.index_copy(0, rows, part.to(q.dtype))
-    return out
+        some, mask = (q, k, v), key_mask
+        if len(groups) > 1:
+            rows = torch.tensor(documents, device=q.device)
+            some = [x.index_select(0, rows) for x in (q, k, v)]
+            mask = None if key_mask is None else key_mask.index_select(0, rows)
+        out, weights = _run(*some, patterns[documents[0]], mask, scale, dropout_p, backend, return_weights)
+        if len(groups) > 1:
+            weights = [w._replace(documents=rows) for w in weights]
+        outs.append(out.to(q.dtype))
+        order += documents
+        parts += weights
+    out = outs[0]
+    if len(groups) > 1:
+        back = sorted(range(len(order)), key=order.__getitem__)
+        out = torch.cat(outs).index_select(0, torch.tensor(back, device=q.device))
+    if not return_weights:
+        return out
+    B, H, n, _ = q.shape
+    return out, BlockWeights(
+        [w._replace(values=w.values.to(q.dtype)) for w in parts], (B, H, n, n), patterns[0].n_blocks
+    )
 
 
 def _run(
@@ -79,11 +98,12 @@ def _run(
     scale: float | None,
     dropout_p: float,
     backend: str,
-) -> torch.Tensor:
+    return_weights: bool,
+) -> tuple[torch.Tensor, list[Rows]]:
     if backend == "auto":
         backend = "dense" if q.shape[2] <= 512 and p.density() == 1.0 else "gather"
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return BACKENDS[backend](q, k, v, p, key_mask, scale, dropout_p)
+    return BACKENDS[backend](q, k, v, p, key_mask, scale, dropout_p, return_weights)
 
 
 def _check(

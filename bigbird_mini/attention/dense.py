@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ..pattern import BlockPattern
+from .weights import Rows, masked_softmax
 
 
 def dense_attention(
@@ -16,7 +17,8 @@ def dense_attention(
     key_mask: torch.Tensor | None,
     scale: float,
     dropout_p: float,
-) -> torch.Tensor:
+    return_weights: bool = False,
+) -> tuple[torch.Tensor, list[Rows]]:
     """What every other backend must equal, in values and gradients; time and memory grow with n².
 
     The arguments are those of :func:`bigbird_mini.attention`, already checked.
@@ -25,6 +27,11 @@ def dense_attention(
     if key_mask is not None:
         allowed = allowed & key_mask.view(-1, 1, 1, q.shape[2])  # (B, 1 or H, n, n)
     scores = (q * scale) @ k.transpose(-1, -2)  # (B, H, n, n); scaled first, so that float16 does not overflow
-    scores = scores.masked_fill(allowed.logical_not(), torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1) * allowed  # a row with no key at all: zeros, not the average of everything
-    return F.dropout(weights, dropout_p) @ v  # (B, H, n, d)
+    weights = masked_softmax(scores, allowed)  # a row with no key at all: zeros, not the average of everything
+    out = F.dropout(weights, dropout_p) @ v  # (B, H, n, d)
+    if not return_weights:
+        return out, []
+    N, (B, H, n, _) = p.n_blocks, q.shape
+    every = torch.arange(N, device=q.device)
+    values = weights.view(B, H, N, n // N, N, n // N)  # (B, H, N, b, N, b)
+    return out, [Rows(torch.arange(B, device=q.device), every, every.expand(1, N, N), values)]

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from ..pattern import BlockPattern
+from .weights import Rows, masked_softmax
 
 # Bytes of keys gathered at a time. On a CPU they should stay in its cache; other devices want larger pieces.
 CHUNK_ON_CPU, CHUNK_ELSEWHERE = 12 * 2**20, 256 * 2**20
@@ -31,7 +32,8 @@ def gather_attention(
     key_mask: torch.Tensor | None,
     scale: float,
     dropout_p: float,
-) -> torch.Tensor:
+    return_weights: bool = False,
+) -> tuple[torch.Tensor, list[Rows]]:
     """Equal to the dense oracle, with n K b score entries in place of n².
 
     The arguments are those of :func:`bigbird_mini.attention`, already checked.
@@ -42,14 +44,17 @@ def gather_attention(
     if p.n_blocks > N:  # empty blocks at the end: leave them out, and give them zeros
         q, k, v = (x.narrow(2, 0, N * b) for x in (q, k, v))
         key_mask = None if key_mask is None else key_mask.narrow(1, 0, N * b)
-        out = gather_attention(q, k, v, core, key_mask, scale, dropout_p)
-        return F.pad(out, (0, 0, 0, n - N * b))
+        out, weights = gather_attention(q, k, v, core, key_mask, scale, dropout_p, return_weights)
+        weights = [w._replace(keys=torch.where(w.keys == N, p.n_blocks, w.keys)) for w in weights]
+        return F.pad(out, (0, 0, 0, n - N * b)), weights
 
     blocks = [x.reshape(B, H * N, b, d) for x in (q, k, v)]  # head after head; copied once where heads are strided
     real = None if key_mask is None else key_mask.view(B, N, b)
     chunk = CHUNK_ON_CPU if q.device.type == "cpu" else CHUNK_ELSEWHERE
     plan = _plan_for(core, H, max(1, chunk // (B * H * b * d * q.element_size())), q)
     parts = []
+    if return_weights:
+        return _with_weights(*blocks, real, plan, scale, dropout_p)
     if plan.chunks and dropout_p == 0.0:
         parts.append(_SparseRows.apply(*blocks, real, plan, scale))  # (B, H, R, b, d)
     elif plan.chunks:  # what was dropped is remembered by autograd, at the price of its memory
@@ -59,7 +64,43 @@ def gather_attention(
         mask = None if key_mask is None else key_mask.view(B, 1, 1, n)
         part = _attend(queries, k.unsqueeze(2), v.unsqueeze(2), mask, scale, dropout_p)
         parts.append(part.reshape(B, H, -1, b, d))
-    return torch.cat(parts, 2).index_select(2, plan.back).reshape(B, H, n, d)
+    return torch.cat(parts, 2).index_select(2, plan.back).reshape(B, H, n, d), []
+
+
+def _with_weights(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    real: torch.Tensor | None,
+    plan: _Plan,
+    scale: float,
+    dropout_p: float,
+) -> tuple[torch.Tensor, list[Rows]]:
+    """The same by the formula, in plain steps that leave the weights behind; q, k, v: (B, H N, b, d)."""
+    B, _, b, d = q.shape
+    N = len(plan.back)
+    H = q.shape[1] // N
+    documents = torch.arange(B, device=q.device)
+    parts, kept = [], []
+    chunks = [*plan.chunks, *([_all_of(plan.full, N, H)] if len(plan.full) else [])]
+    for chunk in chunks:
+        queries, keys, values = _gathered(q, k, v, chunk)
+        mask = _mask(chunk, real, b)
+        mask = None if mask is None else mask.unsqueeze(3)  # (1 or B, heads, R, 1, K b)
+        weights = masked_softmax((queries * scale) @ keys.transpose(-1, -2), mask)  # (B, H, R, b, K b)
+        parts.append(F.dropout(weights, dropout_p) @ values)  # (B, H, R, b, d)
+        blocks = chunk.blocks if chunk.listed is None else torch.where(chunk.listed, chunk.blocks, N)
+        kept.append(Rows(documents, chunk.rows, blocks, weights.unflatten(-1, (-1, b))))
+    out = torch.cat(parts, 2).index_select(2, plan.back).reshape(B, H, N * b, d)
+    return out, kept
+
+
+def _all_of(rows: torch.Tensor, N: int, H: int) -> _Chunk:
+    """The full rows as a chunk: they list every block."""
+    head = N * torch.arange(H, device=rows.device).view(H, 1)
+    every = torch.arange(N, device=rows.device)
+    keys = (head + every).unsqueeze(1).expand(H, len(rows), N)
+    return _Chunk(rows, (rows + head).flatten(), keys.flatten(), every.expand(1, len(rows), N), None)
 
 
 class _SparseRows(torch.autograd.Function):
