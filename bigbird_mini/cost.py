@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .pattern import BlockPattern, _whole
+from .pattern import BlockPattern
+from .plans import whole
 
 VECTORS = 7  # of the hidden size, for each token of a layer: input, q, k, v, mix of values, its projection, output
 
@@ -21,8 +22,8 @@ def score_entries(p: BlockPattern, block_size: int, heads: int | None = None) ->
     one head stands for all of them."""
     if not isinstance(p, BlockPattern):
         raise TypeError(f"the pattern must be a BlockPattern, not {type(p).__name__}")
-    block_size = _whole(block_size, "block_size", least=1)
-    heads = p.heads if heads is None else _whole(heads, "heads", least=1)
+    block_size = whole(block_size, "block_size", least=1)
+    heads = p.heads if heads is None else whole(heads, "heads", least=1)
     if p.heads not in (1, heads):
         raise ValueError(f"the pattern has {p.heads} heads, the model {heads}; the pattern may have 1 or {heads}")
     return int(p.keys_per_query(1).sum()) * heads // p.heads * block_size**2  # pairs of blocks, each of so many tokens
@@ -36,8 +37,8 @@ def attention_flops(
     training: three times that, since the backward pass has two matrix products for each one of the forward pass.
     Left out: softmax and masks, and what a backward pass computes again that did not keep the weights ("gather").
     """
-    entries = score_entries(p, block_size, heads) * _whole(batch, "batch", least=1)
-    return 4 * _whole(head_size, "head_size", least=1) * entries * (3 if training else 1)
+    entries = score_entries(p, block_size, heads) * whole(batch, "batch", least=1)
+    return 4 * whole(head_size, "head_size", least=1) * entries * (3 if training else 1)
 
 
 def attention_bytes(
@@ -50,8 +51,8 @@ def attention_bytes(
     moment, or for weights and their copy after dropout, which training then keeps; 3 for all three. "dense" holds all
     n² whatever the pattern: give it BlockPattern.full.
     """
-    each = _whole(values, "values", least=0) * _whole(dtype_bytes, "dtype_bytes", least=1)
-    return score_entries(p, block_size, heads) * each * _whole(batch, "batch", least=1)
+    each = whole(values, "values", least=0) * whole(dtype_bytes, "dtype_bytes", least=1)
+    return score_entries(p, block_size, heads) * each * whole(batch, "batch", least=1)
 
 
 def layer_parameters(config: Any) -> int:
@@ -76,7 +77,7 @@ def layer_bytes(
     those of attention_bytes. (A count with head_size numbers for each entry is wrong: a score sums them up.)"""
     h, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
     pairs = attention_bytes(p, block_size, heads, values, dtype_bytes)
-    token = _whole(vectors, "vectors", least=0) * h + _size(config, "intermediate_size")  # numbers
+    token = whole(vectors, "vectors", least=0) * h + _size(config, "intermediate_size")  # numbers
     return pairs + dtype_bytes * (layer_parameters(config) + p.n_blocks * block_size * token)
 
 
@@ -149,9 +150,9 @@ def model_cost(
     n = p.n_blocks * block_size
     matrices = layers * (4 * h * h + 2 * h * wide) + (h * h + h * vocabulary if masked_lm else 0)
     other = 2 * batch * n * matrices * (3 if training else 1)
-    weights, optimiser = count * _whole(dtype_bytes, "dtype_bytes", least=1), 0
+    weights, optimiser = count * whole(dtype_bytes, "dtype_bytes", least=1), 0
     if training:
-        masks = _whole(mask_bytes, "mask_bytes", least=0)
+        masks = whole(mask_bytes, "mask_bytes", least=0)
         dropped = getattr(config, "attention_probs_dropout_prob", 0) > 0
         each = 0 if fused else 2 * dtype_bytes + masks if dropped else dtype_bytes  # bytes for each score entry
         held = layers * attention_bytes(p, block_size, heads, each, 1, batch)
@@ -159,7 +160,7 @@ def model_cost(
         sums = 2 * (2 * layers + 1 + masked_lm) + fused * layers * heads  # of norms and softmax, in float32
         masked = (2 * layers + 1) * h if getattr(config, "hidden_dropout_prob", 0) > 0 else 0
         rest = batch * n * (values * dtype_bytes + 4 * sums + masked * masks)
-        optimiser = weights * (1 + _whole(optimiser_values, "optimiser_values", least=0))
+        optimiser = weights * (1 + whole(optimiser_values, "optimiser_values", least=0))
     else:
         held = min(layers, 1) * attention_bytes(p, block_size, heads, 0 if fused else 2, dtype_bytes, batch)
         rest = batch * n * (VECTORS * h + wide + vocabulary) * dtype_bytes
@@ -175,7 +176,7 @@ def longest(budget_bytes: float, bytes_at: Callable[[int], int], step: int = 1) 
     """
     if not isinstance(budget_bytes, int | float) or not budget_bytes > 0 or budget_bytes == float("inf"):
         raise ValueError(f"budget_bytes={budget_bytes!r} is no number of bytes; it must be above 0 and finite")
-    fits, too_long, step = 0, 1, _whole(step, "step", least=1)  # the first two in steps
+    fits, too_long, step = 0, 1, whole(step, "step", least=1)  # the first two in steps
     while bytes_at(too_long * step) <= budget_bytes:
         fits, too_long = too_long, 2 * too_long
         if too_long * step > 2**40:
@@ -198,7 +199,7 @@ def break_even(
     pattern: from a number of blocks to the pattern of that length. times: layers of the sparse model for each layer of
     the dense one. Raises ValueError where even with ``most`` blocks it computes no less.
     """
-    block_size, most = _whole(block_size, "block_size", least=1), _whole(most, "most", least=1)
+    block_size, most = whole(block_size, "block_size", least=1), whole(most, "most", least=1)
     if not times > 0:
         raise ValueError(f"times={times} must be above 0")
     last = next((blocks for blocks in range(most, 0, -1) if pattern(blocks).density() * times >= 1), 0)
@@ -208,7 +209,7 @@ def break_even(
 
 
 def _size(config: Any, name: str, least: int = 1) -> int:
-    return _whole(getattr(config, name), name, least)
+    return whole(getattr(config, name), name, least)
 
 
 def _short(number: int) -> str:

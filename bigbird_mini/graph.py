@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .pattern import BlockPattern, _whole
+from .pattern import BlockPattern
+from .plans import whole
 
 LARGEST = 1024  # blocks; work and memory grow at least with the square
 
@@ -141,8 +142,8 @@ def light_cone(
     has only its residual connection. patterns and layers as in :func:`reach`, but for any number of blocks.
     """
     n_blocks, stack = _stack(patterns, layers)
-    b = _whole(block_size, "block_size", least=1)
-    token = _whole(token, "token")
+    b = whole(block_size, "block_size", least=1)
+    token = whole(token, "token")
     if not 0 <= token < n_blocks * b:
         raise ValueError(
             f"token={token} is out of range: with {n_blocks} blocks of {b} tokens, allowed are 0 to {n_blocks * b - 1}"
@@ -165,7 +166,7 @@ def _links(p: Any, head: int | None = None) -> np.ndarray:
     _check(p)
     if p.n_blocks > LARGEST:
         raise ValueError(f"a graph of {p.n_blocks} blocks is too large; at most {LARGEST} are allowed")
-    if head is not None and not 0 <= _whole(head, "head") < p.heads:
+    if head is not None and not 0 <= whole(head, "head") < p.heads:
         raise ValueError(f"head={head} is out of range: allowed are 0 to {p.heads - 1}, or None for all together")
     grid = p.grid().numpy()  # (heads, N, N)
     return grid.any(0) if head is None else grid[head].copy()
@@ -182,7 +183,7 @@ def _tables(patterns: Any, layers: int | None) -> tuple[int, list[np.ndarray]]:
 
 def _stack(patterns: Any, layers: int | None) -> tuple[int, list[BlockPattern]]:
     """N, and one pattern for each layer, the lowest first."""
-    layers = None if layers is None else _whole(layers, "layers", least=0)
+    layers = None if layers is None else whole(layers, "layers", least=0)
     if isinstance(patterns, BlockPattern):
         if layers is None:
             raise ValueError("layers=None goes with a list of patterns; with one pattern, say how many layers it has")

@@ -46,7 +46,7 @@ class BigBirdConfig:
     num_random_blocks: int = 3
     window_blocks: int = 3
     global_blocks: tuple[int, ...] = (0, -1)
-    random_plan: str = "uniform"
+    random_plan: str = "uniform"  # or "google", "hf_train", "hf_eval": the released code's, bit for bit
     pattern_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,6 +69,8 @@ class BigBirdConfig:
             raise ValueError(f"global_blocks={self.global_blocks!r} must be whole numbers, such as (0, -1)")
         object.__setattr__(self, "global_blocks", tuple(self.global_blocks))
         self.pattern(1, 0)  # a width or a plan that BlockPattern refuses is refused here
+        if self.random_plan != "uniform" and set(self.global_blocks) != {0, -1}:
+            raise ValueError(f"random_plan={self.random_plan!r} has global_blocks=(0, -1), not {self.global_blocks}")
 
     def pattern(self, n_blocks: int, layer: int) -> BlockPattern:
         """The pattern of a layer for a document of n_blocks blocks; globals that a short one lacks are left out."""
@@ -81,6 +83,8 @@ class BigBirdConfig:
             heads=self.num_attention_heads,
             seed=self.pattern_seed,
             plan=self.random_plan,
+            block_size=self.block_size,
+            max_length=self.max_position_embeddings,
             layer=layer,
         )
 
@@ -151,7 +155,8 @@ class BigBirdModel(nn.Module):
     """The encoder: ids (B, n) of any length up to max_position_embeddings to vectors (B, n, hidden).
 
     The input is padded to a whole block and the output cut back. Each document has the pattern of its own length: its
-    last real block is the global one, so its result does not depend on what shares the batch.
+    last real block is the global one, so its result does not depend on what shares the batch. Only with a
+    ``random_plan`` of the released code all have, as there, the pattern of the padded batch.
 
     Args:
         config: sizes and settings.
@@ -242,6 +247,8 @@ class BigBirdModel(nn.Module):
                     f"the input has {n_blocks} blocks of {self.config.block_size}, the pattern {source.n_blocks}"
                 )
             return source
+        if source is None and self.config.random_plan != "uniform":
+            return self.config.pattern(n_blocks, layer)
         found = {}
         for blocks in set(real):
             own = self.config.pattern(blocks, layer) if source is None else source(blocks)

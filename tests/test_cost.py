@@ -1,7 +1,6 @@
 """Prices against what torch counts: FLOPs, parameters, and what autograd keeps."""
 
 import dataclasses
-import importlib
 from functools import partial
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from bigbird_mini import BigBirdConfig, BigBirdForMaskedLM, BigBirdModel, BlockPattern, attention
+from bigbird_mini.attention import gather
 from bigbird_mini.bench import kept_bytes
 from bigbird_mini.cost import (
     attention_bytes,
@@ -90,13 +90,13 @@ def test_flops_of_dense_attention_are_those_that_torch_counts(B, H, n, d):
 
 
 @pytest.mark.parametrize("heads", [1, 3])
-def test_sparse_attention_that_copies_one_row_at_a_time_computes_just_these_flops(heads, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("bigbird_mini.attention.gather"), "CHUNK_ON_CPU", 1)
+def test_sparse_attention_computes_just_these_flops(heads, monkeypatch):
+    monkeypatch.setattr(gather, "fused_works", lambda: False)  # whose products torch does not count
     p = BlockPattern.bigbird(16, heads=heads, seed=5)
     q, k, v = torch.randn(3, 2, 3, 64, 8)
     math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     with FlopCounterMode(display=False) as counter, math:
-        attention(q, k, v, p, backend="gather")
+        gather.forward(q, k, v, None, None, p, 0.5, 0.0)
     assert counter.get_total_flops() == attention_flops(p, 4, 8, 3, batch=2)
     assert counter.get_total_flops() < attention_flops(ONE, 64, 8, 3, batch=2)
 

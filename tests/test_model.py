@@ -71,6 +71,28 @@ def test_the_pattern_matters_and_the_seed_is_kept():
     assert len(set(layers)) == 3 and all(p.heads == 4 for p in layers)
 
 
+@pytest.mark.parametrize("plan", ["google", "hf_train", "hf_eval"])
+def test_a_released_plan_has_the_pattern_of_the_padded_batch(plan):
+    config = dataclasses.replace(SMALL, random_plan=plan, max_position_embeddings=1024, block_size=64)
+    seen = []
+
+    def spy(q, k, v, p, key_mask=None):
+        seen.append(p)
+        return torch.zeros_like(v)
+
+    net, x = model(config=config, attention_fn=spy), ids(2, 1000)
+    net(x, torch.arange(1000) < torch.tensor([[700], [1000]]))
+    layers = [
+        BlockPattern.bigbird(16, random=2, heads=4, plan=plan, block_size=64, max_length=1024, layer=layer)
+        for layer in range(3)
+    ]
+    assert seen == layers and (plan == "hf_eval" or len(set(layers)) == 3)
+    assert layers[0] == config.pattern(16, 0) and layers[0].listed_multiplicity() is not None
+    seen.clear()
+    net(x[:, :100], torch.arange(100) < torch.tensor([[64], [100]]))
+    assert [p.density() for p in seen] == [1.0] * 3 and {p.n_blocks for p in seen} == {2}
+
+
 def test_train_and_eval_read_the_same_blocks():
     config = dataclasses.replace(SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     net, x = model(config=config), ids(2, 50)
@@ -210,6 +232,11 @@ def test_cuda_tensors_meet_no_cpu_tensor():
         ({"num_random_blocks": -1}, "num_random_blocks=-1 must be a whole number, at least 0"),
         ({"block_size": 2.5}, "block_size=2.5 must be a whole number"),
         ({"random_plan": "magic"}, "plan='magic' is not known"),
+        ({"random_plan": "google", "window_blocks": 5}, "plan='google' has window=3 and .* not window=5"),
+        (
+            {"random_plan": "hf_train", "global_blocks": (0,)},
+            r"random_plan='hf_train' has global_blocks=\(0, -1\), not \(0,\)",
+        ),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob=1.0 must be at least 0 and below 1"),
         ({"global_blocks": (0, 1.5)}, r"global_blocks=\(0, 1.5\) must be whole numbers"),
         ({"global_blocks": 0}, "global_blocks=0 must be whole numbers"),

@@ -1,4 +1,4 @@
-"""BlockPattern against definitions written as loops."""
+"""BlockPattern against definitions written as loops. Drawing random blocks and saving: test_plans.py, test_lists.py."""
 
 import random
 
@@ -41,7 +41,9 @@ def test_dilated_is_the_band_with_gaps(n, width, step):
 @given(patterns())
 def test_without_random_leaves_all_the_other_kinds(p):
     kinds = p.kinds()
-    assert torch.equal(p.without_random().kinds(), kinds.masked_fill(kinds == RANDOM, NONE))
+    rest = p.without_random()
+    assert torch.equal(rest.kinds(), kinds.masked_fill(kinds == RANDOM, NONE))
+    assert rest.listed_multiplicity() is None and rest.multiplicity().max() == 1
 
 
 @pytest.mark.parametrize(("n", "blocks"), [(7, (0, -1)), (7, (2,)), (5, (1, 1, -4)), (1, (0, -1)), (4, ())])
@@ -56,13 +58,22 @@ def test_global_blocks_read_everything_and_are_read_by_all(n, blocks):
 def test_lists_grid_counts_and_equality_agree(p):
     grid = p.grid()
     keys, full = p.neighbours()
+    listed_counts = p.listed_multiplicity()
+    counts = p.multiplicity()
+    assert counts.dtype == torch.uint8 and counts.shape == grid.shape and (counts[~grid] == 1).all()
+    assert (listed_counts is None) == (counts == 1).all()
+    assert listed_counts is None or (listed_counts.shape == keys.shape and listed_counts.dtype == np.uint8)
+    recounted = torch.ones_like(counts)
     rebuilt = torch.from_numpy(full)[..., None].repeat(1, 1, p.n_blocks)
     for h, i in np.ndindex(p.heads, p.n_blocks):
         listed = [j for j in keys[h, i].tolist() if j < p.n_blocks]
         assert listed == sorted(set(listed))
         assert not (full[h, i] and listed)
         rebuilt[h, i, listed] = True
-    assert torch.equal(rebuilt, grid)
+        if listed_counts is not None:
+            recounted[h, i, listed] = torch.from_numpy(listed_counts[h, i, : len(listed)])
+            assert (listed_counts[h, i, len(listed) :] == 1).all()
+    assert torch.equal(rebuilt, grid) and torch.equal(recounted, counts)
     assert torch.equal(p.keys_per_query(5), grid.sum(-1) * 5)
     assert p.density() == pytest.approx(grid.double().mean().item())
     assert torch.equal(p.token_mask(3), torch.from_numpy(np.kron(grid.numpy(), np.ones((1, 3, 3)))).bool())
@@ -78,11 +89,15 @@ def test_union_reads_what_either_reads_and_names_the_stronger_kind(data):
     n = data.draw(st.integers(1, 9))
     a, b = (data.draw(patterns(heads=h, n_blocks=n)) for h in heads)
     strength = {GLOBAL: 0, WINDOW: 1, RANDOM: 2, OTHER: 3, NONE: 4}
+    c = data.draw(patterns(heads=1, n_blocks=n))
     both = torch.broadcast_tensors(a.kinds(), b.kinds())
     want = [min(pair, key=strength.get) for pair in zip(*(x.flatten().tolist() for x in both), strict=True)]
     assert (a | b).kinds().flatten().tolist() == want
-    assert (a | b) == (b | a)
-    assert ((a | b) == a) == torch.equal((a | b).kinds(), a.kinds())
+    assert torch.equal((a | b).multiplicity(), torch.maximum(a.multiplicity(), b.multiplicity()))
+    assert (a | b) == (b | a) and hash(a | b) == hash(b | a)
+    assert (a | b) | c == a | (b | c)
+    same = torch.equal((a | b).kinds(), a.kinds()) and torch.equal((a | b).multiplicity(), a.multiplicity())
+    assert ((a | b) == a) == same
 
 
 @given(patterns(max_blocks=8), st.integers(0, 3))
@@ -91,6 +106,7 @@ def test_padded_blocks_read_nothing_and_are_read_by_nobody(p, more):
     wide = p.padded(n + more)
     assert torch.equal(wide.kinds()[:, :n, :n], p.kinds())
     assert wide.grid()[:, n:].sum() == 0 and wide.grid()[:, :, n:].sum() == 0
+    assert torch.equal(wide.multiplicity()[:, :n, :n], p.multiplicity())
     assert (wide == p) == (more == 0)
 
 
@@ -171,10 +187,90 @@ def test_a_million_tokens_are_small_and_their_grid_is_refused():
     p = BlockPattern.bigbird(16384, heads=12)
     assert p._keys.nbytes + p._kinds.nbytes + p._every.nbytes < 20e6
     assert p.density() == pytest.approx((2 * 16384 + 2 * 7 + 16380 * 8) / 16384**2)
-    with pytest.raises(ValueError, match=r"12 x 16384 x 16384 blocks takes 3\.2 GB; use neighbours"):
-        p.grid()
-    with pytest.raises(ValueError, match="too large"):
+    for table in (p.grid, p.kinds, p.multiplicity):
+        with pytest.raises(ValueError, match=r"12 x 16384 x 16384 blocks takes 3\.2 GB; use neighbours"):
+            table()
+    with pytest.raises(ValueError, match=r"1 x 65536 x 65536 entries takes 4\.3 GB, which is too large; use grid"):
         BlockPattern.full(64).token_mask(1024)
+    with pytest.raises(ValueError, match=r"16384 x 16384 blocks take 16\.1 GB; use fewer blocks"):
+        p.padded(16385).neighbours()
+
+
+def test_the_blocks_of_chosen_tokens_are_global():
+    assert BlockPattern.global_tokens(6, (0, 5, 7, -1), block_size=4) == BlockPattern.global_(6, (0, 1, 5))
+    assert BlockPattern.global_tokens(6, (), block_size=4) == BlockPattern.global_(6, ())
+
+
+@given(patterns(max_blocks=8), st.integers(0, 3))
+def test_extra_globals_come_first_and_the_rest_stays(p, extra):
+    wide = p.with_extra_globals(extra)
+    assert wide.n_blocks == p.n_blocks + extra and wide.heads == p.heads
+    assert torch.equal(wide.kinds()[:, extra:, extra:], p.kinds())
+    assert torch.equal(wide.multiplicity()[:, extra:, extra:], p.multiplicity())
+    new = wide.kinds().clone()
+    new[:, extra:, extra:] = GLOBAL
+    assert (new == GLOBAL).all() and (wide.multiplicity()[:, :extra] == 1).all()
+
+
+def test_each_block_may_count_more_than_once():
+    """By hand: row 0 counts block 1 three times, row 1 reads all and counts block 2 twice, row 2 reads all."""
+    every = np.array([[0, OTHER, OTHER]], np.uint8)
+    keys = np.array([[[1, 1, 3], [2, 3, 3], [0, 3, 3]]])
+    p = BlockPattern(every, keys, np.full(keys.shape, RANDOM), np.array([[[3, 2, 9], [2, 9, 9], [1, 1, 1]]]))
+    assert p.multiplicity().tolist() == [[[1, 3, 1], [1, 1, 2], [1, 1, 1]]]
+    assert p.kinds().tolist() == [[[0, RANDOM, 0], [OTHER, OTHER, RANDOM], [RANDOM, OTHER, OTHER]]]
+    keys, full = p.neighbours()
+    assert keys.tolist() == [[[1, 3, 3], [0, 1, 2], [3, 3, 3]]] and full.tolist() == [[False, False, True]]
+    assert p.listed_multiplicity().tolist() == [[[3, 1, 1], [1, 1, 2], [1, 1, 1]]]
+    once = p.without_random() | p.from_grid(p.grid())
+    assert once != p and hash(once) != hash(p) and once | p == p
+    assert p.keys_per_query(1).tolist() == [[1, 3, 3]]  # a block read twice is one block
+
+
+def parts_of_every_kind():
+    base = BlockPattern.window(13) | BlockPattern.global_(13)
+    random_, power = BlockPattern.random(13, 2, heads=2, avoid=base, layer=4), BlockPattern.power_law(13, layer=7)
+    return {
+        "bigbird": lambda more: BlockPattern.bigbird(13, heads=3, seed=5, layer=2 + more),
+        "by hand": lambda more: base | BlockPattern.random(13, 2, heads=2, avoid=base, layer=4 + more),
+        "other way round": lambda more: BlockPattern.random(13, 1, layer=more) | base,
+        "power law": lambda more: BlockPattern.power_law(13, 2, 0.5, seed=1, avoid=base, layer=3 + more),
+        "around what was drawn": lambda more: BlockPattern.random(
+            13, 2, layer=1 + more, avoid=base | BlockPattern.power_law(13, layer=9 + more)
+        ),
+        "several": lambda more: (
+            base
+            | BlockPattern.power_law(13, layer=7 + more)
+            | BlockPattern.random(13, 2, heads=2, avoid=base, layer=4 + more)
+            | BlockPattern.dilated(13)
+            | BlockPattern.bigbird(13, random=1, plan="hf_train", layer=more)
+        ),
+        "padded": lambda more: BlockPattern.bigbird(9, layer=more).padded(11).padded(13),
+        "padded, then joined": lambda more: BlockPattern.bigbird(9, layer=more).padded(13) | BlockPattern.window(13),
+        "extra globals": lambda more: BlockPattern.bigbird(9, heads=2, layer=more).padded(12).with_extra_globals(1),
+        "joined twice": lambda more: (random_.for_layers(more + 1)[-1] | power.for_layers(more + 1)[-1]) | base,
+    }
+
+
+@pytest.mark.parametrize("name", parts_of_every_kind())
+def test_every_layer_draws_anew_what_was_drawn(name):
+    build = parts_of_every_kind()[name]
+    p = build(0)
+    stack = p.for_layers(4)
+    assert stack == [build(more) for more in range(4)] and stack[0] is p and len(set(stack)) > 1
+    assert stack[1].for_layers(3) == stack[1:]
+    again = (p | p).for_layers(4)
+    assert again == stack
+    assert [q.unpadded().n_blocks for q in stack] == [p.unpadded().n_blocks] * 4
+    loaded = BlockPattern.from_json(p.to_json())
+    assert loaded == p and loaded.for_layers(4) == stack and loaded.unpadded() == p.unpadded()
+
+
+@given(patterns(), st.integers(0, 3))
+def test_what_was_not_drawn_is_the_same_in_every_layer(p, layers):
+    fixed = p.without_random()
+    assert fixed.for_layers(layers) == [fixed] * layers
+    assert BlockPattern.full(5).for_layers(2) == [BlockPattern.full(5)] * 2
 
 
 def test_the_drawing():
@@ -212,6 +308,12 @@ def test_patterns_cannot_be_changed():
         (lambda: BlockPattern.full(True), TypeError, "n_blocks must be a whole number, not True"),
         (lambda: BlockPattern.global_(8, (8,)), ValueError, "global block 8 is out of range: .* -8 to 7"),
         (lambda: BlockPattern.global_(8, (-9,)), ValueError, "global block -9 is out of range"),
+        (lambda: BlockPattern.global_tokens(8, (16,), 2), ValueError, "global token 16 is out of .* 16 .* -16 to 15"),
+        (lambda: BlockPattern.global_tokens(8, (-17,), 2), ValueError, "global token -17 is out of range"),
+        (lambda: BlockPattern.global_tokens(8, (0.5,), 2), TypeError, "a global token must be a whole number"),
+        (lambda: BlockPattern.global_tokens(8, (0,), 0), ValueError, "block_size=0"),
+        (lambda: BlockPattern.full(8).with_extra_globals(-1), ValueError, "extra global blocks=-1 is too small"),
+        (lambda: BlockPattern.full(8).for_layers(-1), ValueError, "layers=-1 is too small"),
         (lambda: BlockPattern.random(8, -1), ValueError, "random blocks per row=-1 is too small"),
         (lambda: BlockPattern.random(8, 1, heads=0), ValueError, "heads=0 is too small"),
         (lambda: BlockPattern.random(8, 1, seed="x"), TypeError, "seed must be a whole number, not 'x'"),
@@ -222,7 +324,11 @@ def test_patterns_cannot_be_changed():
             "avoid has 3 heads; with heads=2 it may have 1 or 2",
         ),
         (lambda: BlockPattern.bigbird(8, random=-1), ValueError, "per row=-1"),
-        (lambda: BlockPattern.bigbird(8, plan="magic"), ValueError, "plan='magic' is not known; allowed: 'uniform'"),
+        (
+            lambda: BlockPattern.bigbird(8, plan="magic"),
+            ValueError,
+            "plan='magic' is not known; allowed: 'uniform', 'google', 'hf_train', 'hf_eval'",
+        ),
         (lambda: BlockPattern.from_grid(torch.ones(2, 3)), ValueError, r"shape \(2, 3\) is not a pattern"),
         (lambda: BlockPattern.from_grid([[0, 2], [1, 0]]), ValueError, "a grid holds True and False"),
         (lambda: BlockPattern.from_grid(torch.ones(2, 2)), ValueError, "this one is float32"),

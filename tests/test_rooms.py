@@ -8,6 +8,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "bigbird_mini"
 # Rooms of one line do not import each other.
 FLOORS = [
+    {"plans"},
+    {"lists"},
     {"pattern"},
     {"graph", "cost", "attention", "tasks", "data", "checkpoint"},
     {"rivals"},

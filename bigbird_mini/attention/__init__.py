@@ -8,8 +8,10 @@ import torch
 from torch._compile import _disable_dynamo  # torch.compiler.disable, without the second that its import takes
 
 from ..pattern import BlockPattern
-from .dense import dense_attention
-from .gather import gather_attention
+from .dense import dense_attention, short_attention, suits_short
+from .flex import flex_attention, flex_works
+from .gather import gather_attention, gather_by_handle
+from .handles import handle_for_good
 from .weights import BlockWeights, Rows
 
 __all__ = ["BACKENDS", "BlockWeights", "attention"]
@@ -17,10 +19,10 @@ __all__ = ["BACKENDS", "BlockWeights", "attention"]
 BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, list[Rows]]]] = {
     "dense": dense_attention,
     "gather": gather_attention,
+    "flex": flex_attention,
 }
 
 
-@_disable_dynamo  # torch.compile compiles what lies around it: patterns are not for tracing
 def attention(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -43,9 +45,12 @@ def attention(
         p: one pattern, or a list of B patterns of one size, one for each document. Its heads: 1 or H.
         key_mask: (B, n) bool, True for a real token. A query that reads no real token gives zeros.
         scale: factor on the scores; 1 / sqrt(d) where None.
-        dropout_p: share of attention weights dropped, as in torch's scaled_dot_product_attention.
-        backend: "dense" (the n x n oracle), "gather" (memory linear in n, any device) or "auto": "dense" where the
-            pattern is full and n at most 512, else "gather".
+        dropout_p: share of attention weights dropped, as in torch's scaled_dot_product_attention, from torch's
+            random state; not with "flex".
+        backend: "dense" (the n x n oracle), "gather" (memory linear in n, any device, trains), "flex" (FlexAttention:
+            CUDA, compiled; on a CPU forward only) or "auto": flex on CUDA where it compiles, else gather; for short
+            texts that read nearly everything, torch's fused attention with a mask. Inside torch.compile, "auto" is
+            gather, as one operator.
         return_weights: return (output, weights), the weights in block layout, see BlockWeights.
         block_size: only to have n checked: n must then be p.n_blocks * block_size.
 
@@ -61,7 +66,28 @@ def attention(
         raise ValueError(
             f"{len(patterns)} patterns for a batch of {len(q)}; give one pattern, or one for each document"
         )
-    groups: dict[BlockPattern, list[int]] = {}  # documents that share a pattern go together
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if torch.compiler.is_compiling() and len(patterns) == 1 and backend in ("auto", "gather") and not return_weights:
+        core = patterns[0].unpadded()
+        real = q.shape[2] // patterns[0].n_blocks * core.n_blocks
+        return gather_by_handle(q, k, v, handle_for_good(core), real, key_mask, scale, dropout_p)
+    return _grouped(q, k, v, patterns, key_mask, scale, dropout_p, backend, return_weights)
+
+
+@_disable_dynamo  # torch.compile compiles what lies around it
+def _grouped(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    patterns: list[BlockPattern],
+    key_mask: torch.Tensor | None,
+    scale: float,
+    dropout_p: float,
+    backend: str,
+    return_weights: bool,
+) -> torch.Tensor | tuple[torch.Tensor, BlockWeights]:
+    """Documents that share a pattern together, each group by the backend that suits it."""
+    groups: dict[BlockPattern, list[int]] = {}
     for document, pattern in enumerate(patterns):
         groups.setdefault(pattern.unpadded(), []).append(document)
     outs, order, parts = [], [], []
@@ -71,7 +97,9 @@ def attention(
             rows = torch.tensor(documents, device=q.device)
             some = [x.index_select(0, rows) for x in (q, k, v)]
             mask = None if key_mask is None else key_mask.index_select(0, rows)
-        out, weights = _run(*some, patterns[documents[0]], mask, scale, dropout_p, backend, return_weights)
+        p = patterns[documents[0]]
+        run = _choice(q, p, mask, dropout_p, return_weights) if backend == "auto" else BACKENDS[backend]
+        out, weights = run(*some, p, mask, scale, dropout_p, return_weights)
         if len(groups) > 1:
             weights = [w._replace(documents=rows) for w in weights]
         outs.append(out.to(q.dtype))
@@ -89,21 +117,13 @@ def attention(
     )
 
 
-def _run(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    p: BlockPattern,
-    key_mask: torch.Tensor | None,
-    scale: float | None,
-    dropout_p: float,
-    backend: str,
-    return_weights: bool,
-) -> tuple[torch.Tensor, list[Rows]]:
-    if backend == "auto":
-        backend = "dense" if q.shape[2] <= 512 and p.density() == 1.0 else "gather"
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return BACKENDS[backend](q, k, v, p, key_mask, scale, dropout_p, return_weights)
+def _choice(
+    q: torch.Tensor, p: BlockPattern, key_mask: torch.Tensor | None, dropout_p: float, return_weights: bool
+) -> Callable[..., tuple[torch.Tensor, list[Rows]]]:
+    """What "auto" means."""
+    if suits_short(q, p, key_mask, dropout_p, return_weights):
+        return short_attention
+    return BACKENDS["flex" if not (dropout_p or return_weights) and flex_works(q, p) else "gather"]
 
 
 def _check(
