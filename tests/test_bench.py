@@ -19,7 +19,7 @@ from bigbird_mini import bench
 from bigbird_mini.bench import __main__ as cli
 from bigbird_mini.bench import alone, measuring, peers, plot, report
 from bigbird_mini.bench.peers import Case, prepare
-from bigbird_mini.bench.sweep import Settings, sweep, too_long
+from bigbird_mini.bench.sweep import Settings, free_bytes, sweep, too_large, too_long
 
 
 def test_memory_and_time_of_a_known_run():
@@ -388,3 +388,12 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
     assert (cases[0].device, cases[0].dtype) == ("cuda", "bfloat16")
     assert "A Card" in report.text(result)
     assert cells(result, "Forward and backward: milliseconds")["128"]["auto"] == "1.5"
+
+
+def test_what_would_not_fit_in_memory_is_not_run():
+    square = [(1024, {"extra_bytes": 10**8}), (2048, {"extra_bytes": 4 * 10**8})]
+    line = [(1024, {"extra_bytes": 10**8}), (2048, {"extra_bytes": 2 * 10**8})]
+    assert too_large(square, 4096, 1.7e9) == "" == too_large(line, 4096, 1e9)
+    assert too_large(square, 4096, 1.5e9) == "it would take about 2 GB, 2 GB may be used"
+    assert too_large(square[:1], 4096, 1e9) != "" and too_large([], 4096, 0) == ""
+    assert 1e6 < free_bytes("cpu") < 1e15

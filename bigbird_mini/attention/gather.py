@@ -172,8 +172,8 @@ def backward(
     """The gradients of q, k and v, from that of the output and what the forward pass gave."""
     BHN = q.shape[0] * q.shape[1] * p.n_blocks
     *blocks, grad, out, lse = (x.reshape(BHN, -1) for x in (q, k, v, grad.to(q.dtype), out, lse))
-    dq = torch.zeros_like(blocks[0])
-    dk, dv = (torch.zeros_like(dq, dtype=_wide(q)) for _ in range(2))  # wide: many small sums meet in one key block
+    dq, wide = torch.zeros_like(blocks[0]), _wide(q)
+    dk = dv = None  # in float32 at least: many small sums meet in one key block
     fused = _fused(q, dropout_p)
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
         for turn, chunk in enumerate(chunks(p, blocks, q, key_mask)):
@@ -187,9 +187,14 @@ def backward(
             else:
                 grads = plain_backward(back, *given, dropout_p, _turn(seed, turn))
             dq.index_copy_(0, chunk.own, grads[0].to(q.dtype).reshape(len(chunk.own), -1))
+            if dk is None and chunk.read == slice(0, BHN):  # the full rows, first and all at once: add to theirs
+                dk, dv = (x.to(wide).reshape(BHN, -1) for x in grads[1:])
+                continue
+            if dk is None:
+                dk, dv = (torch.zeros_like(dq, dtype=wide) for _ in range(2))
             chunk.add(dk, grads[1])
             chunk.add(dv, grads[2])
-    return tuple(x.to(q.dtype).view(q.shape) for x in (dq, dk, dv))
+    return tuple(torch.zeros_like(q) if x is None else x.to(q.dtype).view(q.shape) for x in (dq, dk, dv))
 
 
 def _fused(q: torch.Tensor, dropout_p: float) -> bool:

@@ -19,7 +19,7 @@ import torch
 from ..pattern import BlockPattern
 
 # Bytes of keys gathered at a time. A CPU core should find them in its own cache; other devices want larger pieces.
-CHUNK_PER_THREAD, CHUNK_ELSEWHERE = 2**20, 64 * 2**20
+CHUNK_PER_THREAD, CHUNK_ELSEWHERE = 2**19, 64 * 2**20
 
 
 class Alike(NamedTuple):

@@ -93,7 +93,7 @@ def sweep(
                         if any("seconds" in seen for m, seen in before if m == n):
                             note("figures", turn, settings.case(route, n, direction))
                         continue
-                    reason = too_long(before, n, settings)
+                    reason = too_long(before, n, settings) or too_large(before, n, free_bytes(settings.device))
                     if reason:
                         about = {"round": turn, "n": n, "direction": direction, "route": route}
                         result["figures"].append(about | {"reason": reason})
@@ -127,6 +127,32 @@ def too_long(before: list[tuple[int, Figure]], n: int, settings: Settings) -> st
     if expected <= settings.limit:
         return ""
     return f"{settings.runs} runs would take about {expected:,.0f} s, more than --limit {settings.limit:g}"
+
+
+def too_large(before: list[tuple[int, Figure]], n: int, free: float) -> str:
+    """Why a route is not measured at n tokens for its memory, which is taken to grow as n²; empty where it is.
+
+    A process that takes more than the machine has may take others down with it.
+    """
+    seen = [(m, figure["extra_bytes"]) for m, figure in before if figure.get("extra_bytes")]
+    if not seen:
+        return ""
+    m, extra = seen[-1]
+    if len(seen) > 1 and extra < 2.5 * seen[-2][1] * (m / seen[-2][0]) / 2:  # it has grown with n
+        return ""
+    expected = extra * (n / m) ** 2
+    return "" if expected < free else f"it would take about {expected / 1e9:.0f} GB, {free / 1e9:.0f} GB may be used"
+
+
+def free_bytes(device: str) -> float:
+    """Memory that a measurement may take: three quarters of what is free; infinite where that is not known."""
+    if device == "cuda":  # which refuses by itself, and harms nobody
+        return math.inf
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return math.inf
+    return 0.75 * psutil.virtual_memory().available
 
 
 def machine(device: str) -> dict[str, Any]:
