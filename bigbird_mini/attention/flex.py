@@ -61,7 +61,7 @@ def flex_attention(
     q, k, v = (x.contiguous() for x in (q, k, v))
     with torch.autocast(q.device.type, enabled=False):
         if real:
-            out = _kernel()(q, k, v, score_mod, block_mask, scale)
+            out = _kernel(q.device.type, block_mask.BLOCK_SIZE[0])(q, k, v, score_mod, block_mask, scale)
         else:
             out = _by_definition(q, k, v, score_mod, block_mask.mask_mod, scale)
     return out, []
@@ -94,12 +94,14 @@ def _tried(b: int, d: int, dtype: torch.dtype, device: torch.device) -> bool:
     return error < 0.1  # half precision is off by about 0.01, a wrong block by 1
 
 
-@lru_cache(maxsize=1)
-def _kernel() -> Callable[..., torch.Tensor]:
+@lru_cache(maxsize=4)
+def _kernel(device_type: str, b: int) -> Callable[..., torch.Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
+    # On CUDA the default tiles of the backward pass may be larger than blocks of 64; the search knows some that fit.
+    mode = "max-autotune-no-cudagraphs" if device_type == "cuda" and b % 128 else None
     # fullgraph: an error where it would otherwise fall back to the uncompiled n x n, without a word
-    run = torch.compile(flex_attention, fullgraph=True, dynamic=False)
+    run = torch.compile(flex_attention, fullgraph=True, dynamic=False, mode=mode)
 
     def patiently(*arguments: Any) -> torch.Tensor:
         try:
@@ -116,17 +118,16 @@ def _kernel() -> Callable[..., torch.Tensor]:
 def _lists(p: BlockPattern, b: int, device: torch.device, masked: bool) -> tuple[Any, Mod | None]:
     """The BlockMask of a pattern, and what adds log multiplicity to the scores, if anything.
 
-    masked: a key mask will be added. Then, and always on a CPU, whose compiler fails otherwise, no block is declared
-    *full*, that is, read without asking mask_mod.
+    masked: a key mask will be added. Else all blocks are declared *full*: read without asking mask_mod about each key.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
     grid = p.grid().to(device)
     with torch.inference_mode(False):  # remembered tensors must serve training too, whoever asks first
         there, back = _listed(grid), _listed(grid.transpose(1, 2))
-        nowhere = [torch.zeros_like(x) for x in there]
-        ask_about_all = masked or device.type == "cpu"
-        asked = [*there, *nowhere, *back, *nowhere] if ask_about_all else [*nowhere, *there, *nowhere, *back]
+        # two tensors of zeros, and not one twice: what torch 2.13 makes for a CPU does not compile then
+        nowhere, neither = ([torch.zeros_like(x) for x in there] for _ in range(2))
+        asked = [*there, *nowhere, *back, *neither] if masked else [*nowhere, *there, *neither, *back]
         n = p.n_blocks * b
         block_mask = BlockMask((n, n), *asked, BLOCK_SIZE=(b, b), mask_mod=_reads(grid, b))
         if p.listed_multiplicity() is None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from ..pattern import BlockPattern
 from .handles import handle_of, pattern_of
-from .kernels import fused_backward, fused_forward, fused_works, plain_backward, plain_forward
+from .kernels import fused_backward, fused_forward, fused_works, plain_backward, plain_forward, wide
 from .plan import Alike, chunks, plan_for
 from .weights import Rows, masked_softmax
 
@@ -87,7 +87,7 @@ def _gather(
 
 @_gather.register_fake
 def _(q, k, v, key_mask, seed, handle, scale, dropout_p):  # noqa: ANN001, ANN202
-    return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=_wide(q))
+    return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=wide(q))
 
 
 @torch.library.custom_op("bigbird_mini::gather_backward", mutates_args=())
@@ -141,7 +141,7 @@ def forward(
     (B, H, n, _), N = q.shape, p.n_blocks
     blocks = [x.reshape(B * H * N, -1) for x in (q, k, v)]  # (B H N, b d), copied once where heads are strided
     out = torch.zeros_like(blocks[0])
-    lse = torch.zeros((B * H * N, n // N), dtype=_wide(q), device=q.device)
+    lse = torch.zeros((B * H * N, n // N), dtype=wide(q), device=q.device)
     fused = _fused(q, dropout_p)
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
         for turn, chunk in enumerate(chunks(p, blocks, q, key_mask)):
@@ -172,8 +172,7 @@ def backward(
     """The gradients of q, k and v, from that of the output and what the forward pass gave."""
     BHN = q.shape[0] * q.shape[1] * p.n_blocks
     *blocks, grad, out, lse = (x.reshape(BHN, -1) for x in (q, k, v, grad.to(q.dtype), out, lse))
-    dq, wide = torch.zeros_like(blocks[0]), _wide(q)
-    dk = dv = None  # in float32 at least: many small sums meet in one key block
+    dq, dk, dv = torch.zeros_like(blocks[0]), None, None
     fused = _fused(q, dropout_p)
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
         for turn, chunk in enumerate(chunks(p, blocks, q, key_mask)):
@@ -188,10 +187,10 @@ def backward(
                 grads = plain_backward(back, *given, dropout_p, _turn(seed, turn))
             dq.index_copy_(0, chunk.own, grads[0].to(q.dtype).reshape(len(chunk.own), -1))
             if dk is None and chunk.read == slice(0, BHN):  # the full rows, first and all at once: add to theirs
-                dk, dv = (x.to(wide).reshape(BHN, -1) for x in grads[1:])
+                dk, dv = (x.to(wide(q)).reshape(BHN, -1) for x in grads[1:])
                 continue
-            if dk is None:
-                dk, dv = (torch.zeros_like(dq, dtype=wide) for _ in range(2))
+            if dk is None:  # in float32 at least: many small sums meet in one key block
+                dk, dv = (torch.zeros_like(dq, dtype=wide(q)) for _ in range(2))
             chunk.add(dk, grads[1])
             chunk.add(dv, grads[2])
     return tuple(torch.zeros_like(q) if x is None else x.to(q.dtype).view(q.shape) for x in (dq, dk, dv))
@@ -199,10 +198,6 @@ def backward(
 
 def _fused(q: torch.Tensor, dropout_p: float) -> bool:
     return q.device.type == "cpu" and not dropout_p and fused_works()
-
-
-def _wide(q: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(q.dtype, torch.float32)
 
 
 def _turn(seed: torch.Tensor | None, turn: int) -> int:

@@ -99,9 +99,8 @@ def plain_backward(
 
 
 def _softmax(q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor | None, scale: float) -> torch.Tensor:
-    """The weights (G, h, s, t), in float32 at least."""
-    wide = torch.promote_types(q.dtype, torch.float32)
-    scores = (q.to(wide) * scale) @ k.to(wide).transpose(-1, -2)
+    """The weights (G, h, s, t), in the wide type."""
+    scores = (q.to(wide(q)) * scale) @ k.to(wide(q)).transpose(-1, -2)
     return (scores if bias is None else scores + bias).softmax(-1)
 
 
@@ -115,3 +114,8 @@ def _kept(weights: torch.Tensor, dropout_p: float, seed: int) -> torch.Tensor:
 def _spread(bias: torch.Tensor | None, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor | None:
     """As a view of all scores (G, h, s, t), which the kernels ask for."""
     return None if bias is None else bias.expand(*q.shape[:3], k.shape[2])
+
+
+def wide(q: torch.Tensor) -> torch.dtype:
+    """The type for sums: float32 at least."""
+    return torch.promote_types(q.dtype, torch.float32)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..pattern import BlockPattern
+from .kernels import wide
 
 # Bytes of keys gathered at a time. A CPU core should find them in its own cache; other devices want larger pieces.
 CHUNK_PER_THREAD, CHUNK_ELSEWHERE = 2**19, 64 * 2**20
@@ -85,8 +86,9 @@ def _plan(p: BlockPattern, device: torch.device) -> Plan:
             if some.any():  # full in some heads only: there the list is everything
                 lists, bias = np.where(some, np.arange(K), lists), np.where(some, 0.0, bias)
             bias = np.where(lists < N, bias, -np.inf)
+            exact = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs do not have
             own = [torch.tensor(x, device=device) for x in (rows, np.minimum(lists, N - 1))]
-            alike.append(Alike(*own, torch.tensor(bias, device=device) if bias.any() else None))
+            alike.append(Alike(*own, torch.tensor(bias, dtype=exact, device=device) if bias.any() else None))
         return Plan(N, alike, torch.tensor(np.flatnonzero(everywhere), device=device))
 
 
@@ -140,7 +142,7 @@ def _alike_rows(
     read = (_heads(q, N).view(B, H, 1, 1) + alike.keys).reshape(-1)  # (B H R K,)
     weights = alike.bias
     if weights is not None:
-        weights = weights.to(_wide(q)).clamp(min=_never(q)).expand(B, H, R, K).reshape(-1, K, 1)
+        weights = weights.to(wide(q)).clamp(min=_never(q)).expand(B, H, R, K).reshape(-1, K, 1)
     most = min(len(own), max(1, size // K))
     shelves = [x.new_empty(most * K, b * d) for x in blocks[1:]]  # fresh memory for each chunk would cost as much again
     for start in range(0, len(own), most):
@@ -170,7 +172,7 @@ def _hidden(key_mask: torch.Tensor | None, q: torch.Tensor, N: int) -> torch.Ten
     if key_mask is None or (q.device.type == "cpu" and bool(key_mask.all())):  # elsewhere, looking would mean waiting
         return None
     B, H, n, _ = q.shape
-    bias = torch.zeros((B, n), dtype=_wide(q), device=q.device).masked_fill(key_mask.logical_not(), _never(q))
+    bias = torch.zeros((B, n), dtype=wide(q), device=q.device).masked_fill(key_mask.logical_not(), _never(q))
     return bias.view(B, 1, n).expand(B, H, n).reshape(B * H * N, -1)
 
 
@@ -181,7 +183,3 @@ def _nothing(bias: torch.Tensor | None, q: torch.Tensor) -> torch.Tensor | None:
 def _never(q: torch.Tensor) -> float:
     """A score so low that its key weighs nothing, and yet finite, also with another score added to it."""
     return torch.finfo(q.dtype).min / 2
-
-
-def _wide(q: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(q.dtype, torch.float32)
