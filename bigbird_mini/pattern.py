@@ -222,11 +222,8 @@ class BlockPattern(lists.Listed):
             raise ValueError(f"plan={plan!r} is not known; allowed: {', '.join(map(repr, plans.PLANS))}")
         globals_ = [whole(g, "a global block") for g in global_blocks]
         base = cls.window(n_blocks, window) | cls.global_(n_blocks, globals_)
-        n, random, heads = (
-            base.n_blocks,
-            whole(random, "random blocks per row", least=0),
-            whole(heads, "heads", least=1),
-        )
+        n, heads = base.n_blocks, whole(heads, "heads", least=1)
+        random = whole(random, "random blocks per row", least=0)
         sizes = {
             "block_size": whole(64 if block_size is None else block_size, "block_size", least=1),
             "max_length": whole(4096 if max_length is None else max_length, "max_length", least=1),

@@ -1,10 +1,14 @@
-"""Random patterns and tensors for the property tests."""
+"""Random patterns and tensors for the property tests, and what compares two ways of attention."""
+
+from contextlib import nullcontext
+from unittest import mock
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from bigbird_mini import BlockPattern
+from bigbird_mini import BlockPattern, attention
+from bigbird_mini.attention import gather
 
 KINDS = ["window", "global", "random", "grid", "full", "dilated", "power_law", "released", "counted"]
 
@@ -53,3 +57,26 @@ def tensors(B, H, n, d, seed=0, dtype=torch.float64, requires_grad=False):
     g = torch.Generator().manual_seed(seed)
     q, k, v, back = (torch.randn(B, H, n, d, dtype=dtype, generator=g) for _ in range(4))
     return *(x.requires_grad_(requires_grad) for x in (q, k, v)), back
+
+
+ROUTES = ["fused", "plain"]  # the two ways of gather
+
+
+def by(route):
+    """gather with PyTorch's fused CPU kernel, or without."""
+    return nullcontext() if route == "fused" else mock.patch.object(gather, "fused_works", lambda: False)
+
+
+def run(backend, p, sizes, key_mask=None, scale=None, dtype=torch.float64, seed=0):
+    """Output and gradients of q, k and v."""
+    *given, back = (x.to(dtype) for x in tensors(*sizes, seed=seed))  # drawn in float64, so the same for every type
+    q, k, v = (x.requires_grad_() for x in given)
+    out = attention(q, k, v, p, key_mask, scale, backend=backend, block_size=sizes[2] // p.n_blocks)
+    out.backward(back)
+    return [out, *(torch.zeros_like(x) if x.grad is None else x.grad for x in (q, k, v))]
+
+
+def the_same(want, got, within):
+    for name, w, g in zip(("out", "dq", "dk", "dv"), want, got, strict=True):
+        assert g.isfinite().all() and g.shape == w.shape
+        assert torch.allclose(g.double(), w.double(), rtol=0, atol=within), (name, (g - w).abs().max())

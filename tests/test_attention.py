@@ -1,38 +1,22 @@
 """Every backend against the dense oracle, and the oracle against loops."""
 
 import dataclasses
-import gc
 import importlib
-import itertools
 import math
-import random
-from contextlib import nullcontext
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigbird_mini import BlockPattern, attention
-from bigbird_mini.attention import BACKENDS, gather, handles, kernels, plan
-from strategies import patterns, tensors
+from bigbird_mini.attention import BACKENDS, gather
+from strategies import ROUTES, by, patterns, run, tensors, the_same
 
 EXACT = ["dense", "gather"]  # on a CPU and in float64; flex has tests of its own
-ROUTES = ["fused", "plain"]  # the two ways of gather
-
-
-def by(route):
-    """gather with PyTorch's fused CPU kernel, or without."""
-    return nullcontext() if route == "fused" else mock.patch.object(gather, "fused_works", lambda: False)
-
-
-def test_here_the_fused_kernel_works():
-    assert kernels.fused_works()
 
 
 def loops(q, k, v, p, key_mask, scale):
@@ -74,21 +58,6 @@ def test_the_full_pattern_is_torch_s_own_attention():
     assert torch.allclose(got, F.scaled_dot_product_attention(q, k, v), rtol=0, atol=1e-12)
 
 
-def run(backend, p, sizes, key_mask=None, scale=None, dtype=torch.float64, seed=0):
-    """Output and gradients of q, k and v."""
-    *given, back = (x.to(dtype) for x in tensors(*sizes, seed=seed))  # drawn in float64, so the same for every type
-    q, k, v = (x.requires_grad_() for x in given)
-    out = attention(q, k, v, p, key_mask, scale, backend=backend, block_size=sizes[2] // p.n_blocks)
-    out.backward(back)
-    return [out, *(torch.zeros_like(x) if x.grad is None else x.grad for x in (q, k, v))]
-
-
-def the_same(want, got, within):
-    for name, w, g in zip(("out", "dq", "dk", "dv"), want, got, strict=True):
-        assert g.isfinite().all() and g.shape == w.shape
-        assert torch.allclose(g.double(), w.double(), rtol=0, atol=within), (name, (g - w).abs().max())
-
-
 @pytest.mark.parametrize("route", ROUTES)
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
@@ -121,20 +90,6 @@ def test_equal_to_the_oracle_at_the_ends_of_the_range(route, N, b, H):
         the_same(run("dense", p, (2, H, N * b, 7), key_mask, dtype=dtype), got, within)
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("dropout_p", [0.0, 0.4])
-def test_gradients_are_those_of_finite_differences(route, dropout_p):
-    """With dropout too: the operator takes the seed, so that each evaluation drops the same weights."""
-    p = BlockPattern.bigbird(5, heads=2, random=1) | BlockPattern.from_grid(np.eye(5, dtype=bool)[::-1])
-    q, k, v, _ = tensors(2, 2, 10, 3, requires_grad=True)
-    key_mask = torch.arange(10) < torch.tensor([[10], [5]])
-    seed = torch.tensor(5) if dropout_p else None
-    number = handles.handle_of(p)
-    with by(route):
-        op = torch.ops.bigbird_mini.gather
-        assert torch.autograd.gradcheck(lambda *x: op(*x, key_mask, seed, number, 0.6, dropout_p)[0], (q, k, v))
-
-
 @pytest.mark.parametrize("backend", EXACT)
 def test_a_key_block_that_counts_m_times_has_m_times_the_weight(backend):
     """By hand: the same keys, listed m times over."""
@@ -147,20 +102,6 @@ def test_a_key_block_that_counts_m_times_has_m_times_the_weight(backend):
     want = e / e.sum(-1, keepdim=True)
     assert torch.allclose(weights.dense(), want, rtol=0, atol=1e-12)
     assert torch.allclose(attention(q, k, v, p, scale=0.6, backend=backend), want @ v, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("chunk", [1, 3000, 2**30])
-def test_chunks_do_not_show(route, chunk, monkeypatch):
-    """One row at a time, a few, all at once; shared and per-head patterns, a row that is full in one head only."""
-    monkeypatch.setattr(plan, "CHUNK_PER_THREAD", chunk)
-    one_full = torch.zeros(3, 9, 9, dtype=torch.bool)
-    one_full[1, 4] = True
-    for p in (BlockPattern.bigbird(9), BlockPattern.bigbird(9, heads=3) | BlockPattern.from_grid(one_full)):
-        mask = torch.arange(18) < torch.tensor([[18], [11]])
-        with by(route):
-            got = run("gather", p, (2, 3, 18, 4), mask)
-        the_same(run("dense", p, (2, 3, 18, 4), mask), got, within=1e-12)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -328,55 +269,6 @@ def test_a_first_use_without_gradients_does_not_spoil_training(backend):
     assert torch.equal(out, before) and q.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("heads", [1, 2])
-def test_memory_and_traffic_grow_with_n_and_not_with_its_square(heads, route, monkeypatch):
-    """The largest tensor of forward and backward, and the sum of all, at n, 2n and 4n with chunks of a fixed size.
-
-    What the operator is made of is called by itself: torch shows an observer the operator as a whole.
-    """
-    monkeypatch.setattr(plan, "CHUNK_PER_THREAD", 2**16)
-
-    class Count(TorchDispatchMode):
-        largest = total = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            for x in out if isinstance(out, tuple | list) else [out]:
-                if isinstance(x, torch.Tensor) and not func.is_view:
-                    self.largest = max(self.largest, x.numel())
-                    self.total += x.numel() if func.overloadpacket.__name__[-1] != "_" else 0  # in place: nothing new
-            return out
-
-    seen = []
-    for n in (2048, 4096, 8192):
-        x = tensors(1, n, 2, 8, dtype=torch.float32)
-        *given, back = (y.transpose(1, 2) for y in x)  # (B, H, n, d), strided as in the model
-        given += [torch.arange(n)[None] < n - 5, None]
-        p = BlockPattern.bigbird(n // 16, heads=heads)
-        with Count() as count, by(route):
-            out, lse = gather.forward(*given, p, 0.5, 0.0)
-            gather.backward(back, *given, out, lse, p, 0.5, 0.0)
-        seen.append(count)
-        assert count.total > 8 * 3 * out.numel()  # it has seen the gathered keys
-    for small, large in itertools.pairwise(seen):
-        assert large.largest < 2.1 * small.largest and large.total < 2.1 * small.total
-
-
-@pytest.mark.parametrize("limit", [1, 7, 40, 10**6])
-def test_a_chunk_gathers_no_more_blocks_than_it_may(limit, monkeypatch):
-    q = tensors(2, 3, 60, 4)[0]
-    monkeypatch.setattr(plan, "CHUNK_PER_THREAD", 2 * 4 * 8)  # one block
-    monkeypatch.setattr(torch, "get_num_threads", lambda: limit)
-    p = BlockPattern.bigbird(30, heads=3)  # rows 1 and -2 read 7 blocks, those between them 8, the two at the ends all
-    first, *rest = plan.chunks(p, [q.reshape(2 * 3 * 30, 8)] * 3, q, None)
-    assert first.queries.shape == (6, 1, 4, 4) and first.keys.shape == (6, 1, 60, 4)
-    sizes = [(len(c.queries), c.keys.shape[2] // 2) for c in rest]
-    assert all(limit >= G * K or G == 1 for G, K in sizes)
-    assert sum(G for G, K in sizes if K == 7) == 12 and sum(G for G, K in sizes if K == 8) == 6 * 26
-    assert len(sizes) == {1: 168, 7: 168, 40: 3 + 32, 10**6: 2}[limit]
-
-
 def test_auto_takes_the_n_by_n_only_where_nearly_all_of_it_is_read(monkeypatch):
     room = importlib.import_module("bigbird_mini.attention")  # the function of that name hides it otherwise
     ran = []
@@ -501,120 +393,3 @@ def test_bad_input_gets_one_sentence(changes, error, says):
     assert ok().shape == (2, 3, 12, 4)
     with pytest.raises(error, match=says):
         ok(**changes)
-
-
-# ---------------------------------------------------------------- the operator
-
-
-@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
-def test_torch_compile_sees_one_node(compiler):
-    """Forward and backward, padded and not, a second pattern, a second length, with dropout; no break in the graph."""
-    torch._dynamo.reset()
-    graphs = []
-
-    def watch(graph, inputs):
-        graphs.append([node for node in graph.graph.nodes if "bigbird_mini" in str(node.target)])
-        return torch._dynamo.lookup_backend(compiler)(graph, inputs)
-
-    def work(q, k, p, mask):
-        return attention(q * 2, k, k, p, mask) + 1
-
-    compiled = torch.compile(work, fullgraph=True, backend=watch)
-    long = BlockPattern.bigbird(20, heads=2, seed=3)
-    for p in (BlockPattern.bigbird(20, heads=2), long, BlockPattern.bigbird(12).padded(24)):
-        q, k, _, back = tensors(2, 2, p.n_blocks * 3, 4, requires_grad=True)
-        mask = torch.arange(p.n_blocks * 3) < torch.tensor([[60], [31]])
-        want, got = work(q, k, p, mask), compiled(q, k, p, mask)
-        assert torch.equal(got, want)
-        for g, w in zip(*(torch.autograd.grad(x, (q, k), back) for x in (got, want)), strict=True):
-            assert torch.equal(g, w)
-    assert [len(nodes) for nodes in graphs] == [1, 1, 1]
-    dropped = torch.compile(lambda q, p: attention(q, q, q, p, dropout_p=0.5), fullgraph=True, backend=watch)
-    assert not torch.equal(dropped(q, p), attention(q, q, q, p))
-
-
-def test_a_compiled_function_outlives_its_pattern():
-    torch._dynamo.reset()
-    compiled = {}
-    for seed in (1, 2):
-        p = BlockPattern.bigbird(9, seed=seed)
-        compiled[seed] = torch.compile(lambda q, p=p: attention(q, q, q, p, backend="gather"), backend="eager")
-        q = tensors(1, 2, 18, 4)[0]
-        compiled[seed](q)
-        del p
-    for seed, function in compiled.items():
-        assert torch.equal(function(q), attention(q, q, q, BlockPattern.bigbird(9, seed=seed), backend="gather"))
-
-
-def test_the_operator_keeps_torch_s_rules():
-    p = BlockPattern.bigbird(7, heads=2)
-    q, k, v, _ = tensors(2, 2, 14, 4, requires_grad=True)
-    mask = torch.arange(14) < torch.tensor([[14], [9]])
-    for key_mask, seed, dropout_p in ((None, None, 0.0), (mask, torch.tensor(3), 0.3)):
-        given = (q, k, v, key_mask, seed, handles.handle_of(p), 0.5, dropout_p)
-        torch.library.opcheck(torch.ops.bigbird_mini.gather.default, given)
-
-
-def test_a_handle_lives_until_the_backward_pass_and_no_longer():
-    q, k, v, back = tensors(1, 2, 22, 4, requires_grad=True)
-    number = hash(BlockPattern.bigbird(11, seed=12345))
-    out = attention(q, k, v, BlockPattern.bigbird(11, seed=12345), backend="gather")
-    plan._plan.cache_clear()  # which would keep it alive
-    out.backward(back, retain_graph=True)
-    assert number in handles._known
-    plan._plan.cache_clear()
-    del out
-    gc.collect()
-    assert number not in handles._known
-
-
-def test_patterns_with_one_hash_have_their_own_handles(monkeypatch):
-    one, two = BlockPattern.bigbird(9, seed=1), BlockPattern.bigbird(9, seed=2)
-    monkeypatch.setattr(BlockPattern, "__hash__", lambda self: 77)
-    numbers = [handles.handle_of(p) for p in (one, two, BlockPattern.bigbird(9, seed=1))]
-    assert numbers == [77, 78, 77] and handles.pattern_of(78) is two
-
-
-@pytest.mark.parametrize("broken", [AttributeError("gone"), "other numbers", "other gradients"])
-def test_where_the_fused_kernel_has_changed_the_plain_one_serves(broken, monkeypatch):
-    forward, backward = kernels.fused_forward, kernels.fused_backward
-    if broken == "other numbers":
-        monkeypatch.setattr(kernels, "fused_forward", lambda *x: (forward(*x)[0] * 1.01, forward(*x)[1]))
-    elif broken == "other gradients":
-        monkeypatch.setattr(kernels, "fused_backward", lambda *x: [y * 1.01 for y in backward(*x)])
-    else:
-        monkeypatch.setattr(kernels, "fused_forward", mock.Mock(side_effect=broken))
-    monkeypatch.setattr(gather, "fused_forward", mock.Mock(side_effect=AssertionError("not to be used")))
-    kernels.fused_works.cache_clear()
-    try:
-        assert not kernels.fused_works()
-        p = BlockPattern.bigbird(9)
-        the_same(run("dense", p, (1, 2, 18, 4)), run("gather", p, (1, 2, 18, 4)), within=1e-12)
-    finally:
-        kernels.fused_works.cache_clear()
-
-
-def test_dropout_follows_torch_s_seed_and_checkpointing_drops_the_same_again():
-    p = BlockPattern.bigbird(9, heads=2)
-    q, k, v, back = tensors(1, 2, 18, 4, requires_grad=True)
-
-    def run(*x):
-        return attention(*x, p, dropout_p=0.5, backend="gather")
-
-    results = []
-    for again in (run, lambda *x: torch.utils.checkpoint.checkpoint(run, *x, use_reentrant=False)):
-        torch.manual_seed(3)
-        out = again(q, k, v)
-        results.append([out, *torch.autograd.grad(out, (q, k, v), back)])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-    assert not torch.equal(out, run(q, k, v))
-
-
-def test_no_random_state_is_touched_and_the_answer_is_the_same_twice():
-    p = BlockPattern.bigbird(30, heads=2)
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    first = run("gather", p, (1, 2, 60, 4))
-    attention(*tensors(2, 2, 20, 4)[:3], BlockPattern.bigbird(10), backend="gather")  # another length between
-    assert all(torch.equal(a, b) for a, b in zip(first, run("gather", p, (1, 2, 60, 4)), strict=True))
-    assert torch.equal(states[0], torch.get_rng_state()) and random.getstate() == states[2]
-    assert (np.random.get_state()[1] == states[1]).all()
