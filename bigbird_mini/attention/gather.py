@@ -55,9 +55,9 @@ def gather_by_handle(
     """The same for a pattern known by its handle, which covers the first ``real`` tokens: the rest give zeros."""
     n = q.shape[2]
     q, k, v, key_mask = _narrowed(q, k, v, key_mask, real)
-    seed = (
-        torch.randint(2**62, (), dtype=torch.int64) if dropout_p else None
-    )  # from torch's generator, like any dropout
+    seed = None  # what is dropped follows from one number of torch's generator, as the seed of all chunks
+    if dropout_p:
+        seed = torch.randint(2**62, (), dtype=torch.int64)
     out, _ = _gather(q, k, v, key_mask, seed, handle, scale, dropout_p)
     return out if real == n else F.pad(out, (0, 0, 0, n - real))
 

@@ -40,7 +40,8 @@ def draw(result: dict[str, Any], file: Path) -> None:
         for axes, direction in zip(panels, directions, strict=True):  # now that the common height is known
             ends = {route: points[-1] for route, points in lines_of(result, direction).items()}
             for n in {end for end, _ in ends.values()}:
-                _label(axes, {route: end for route, end in ends.items() if end[0] == n}, max(ends.values())[0])
+                highest = max(y for points in lines_of(result, direction).values() for x, y in points if x == n)
+                _label(axes, {r: end for r, end in ends.items() if end[0] == n}, max(ends.values())[0], highest)
         panels[0].set_ylabel("seconds", color=GREY)
         panels[0].yaxis.set_major_formatter("{x:g}")
         about = {"Title": "Attention alone: time against length", "Description": " ".join(sentences(result))}
@@ -69,7 +70,7 @@ def _panel(axes: Axes, result: dict[str, Any], direction: str) -> None:
     axes.set_xlim(low, high * (high / low) ** 0.3)  # room for the labels
 
 
-def _label(axes: Axes, ends: dict[str, tuple[int, float]], last: int) -> None:
+def _label(axes: Axes, ends: dict[str, tuple[int, float]], last: int, highest: float) -> None:
     """Name the lines that end at one length, at their ends, far enough apart to be read."""
     low, high = axes.get_ylim()
     height = math.log(high / low)
@@ -79,8 +80,9 @@ def _label(axes: Axes, ends: dict[str, tuple[int, float]], last: int) -> None:
         n, _ = ends[route]
         where = (n, low * math.exp(place * height))
         look = {"color": STYLES[route][0], "va": "center", "annotation_clip": False}
-        # beside the end, or above it where other lines go on
-        offset, side = ((7, 0), "left") if n == last else ((0, 9), "center")
+        offset, side = (7, 0), "left"  # beside the end
+        if n < last:  # where other lines go on: above the highest of them, below the others
+            offset, side = ((-5, 9), "right") if ends[route][1] == highest else ((5, -9), "left")
         axes.annotate(route, where, offset, textcoords="offset points", ha=side, **look).set_in_layout(False)
 
 
