@@ -200,11 +200,63 @@ def test_memory_and_traffic_grow_with_n_and_not_with_its_square(heads, route, mo
 def test_a_chunk_gathers_no_more_blocks_than_it_may(limit, monkeypatch):
     q = tensors(2, 3, 60, 4)[0]
     monkeypatch.setattr(plan, "CHUNK_PER_THREAD", 2 * 4 * 8)  # one block
-    monkeypatch.setattr(torch, "get_num_threads", lambda: limit)
     p = BlockPattern.bigbird(30, heads=3)  # rows 1 and -2 read 7 blocks, those between them 8, the two at the ends all
-    first, *rest = plan.chunks(p, [q.reshape(2 * 3 * 30, 8)] * 3, q, None)
+    first, *rest = plan.chunks(p, [q.reshape(2 * 3 * 30, 8)] * 3, q, None, threads=limit)
     assert first.queries.shape == (6, 1, 4, 4) and first.keys.shape == (6, 1, 60, 4)
     sizes = [(len(c.queries), c.keys.shape[2] // 2) for c in rest]
     assert all(limit >= G * K or G == 1 for G, K in sizes)
     assert sum(G for G, K in sizes if K == 7) == 12 and sum(G for G, K in sizes if K == 8) == 6 * 26
     assert len(sizes) == {1: 168, 7: 168, 40: 3 + 32, 10**6: 2}[limit]
+
+
+def test_what_is_dropped_does_not_depend_on_the_threads(monkeypatch):
+    """Neither going forward nor, with other threads than before, going back."""
+    p = BlockPattern.bigbird(20, heads=2)
+    monkeypatch.setattr(plan, "CHUNK_PER_THREAD", 2**11)
+    results = []
+    for before, after in ((2, 2), (1, 1), (2, 1)):
+        q, k, v, back = tensors(1, 2, 40, 4, requires_grad=True)
+        torch.manual_seed(0)
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=before: threads)
+        out = attention(q, k, v, p, dropout_p=0.5, backend="gather")
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=after: threads)
+        results.append([out, *torch.autograd.grad(out, (q, k, v), back)])
+    for other in results[1:]:
+        the_same(results[0], other, within=1e-12)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("n_blocks", [8, 32])
+def test_no_stride_is_misread(route, n_blocks):
+    """Every second number, numbers of three tensors interleaved, one number for all, dimensions turned around."""
+    p = BlockPattern.bigbird(n_blocks)
+    wide = torch.randn(2, 3, 32, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    turned = torch.randn(4, 2, 3, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    together = torch.randn(2, 3, 32, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    one = torch.full((1,), 0.7, dtype=torch.float64).expand(2, 3, 32, 4)
+    for given in (
+        (wide[..., ::2], wide[..., 1::2], wide[..., ::2]),
+        together.unbind(-1),
+        (one, wide[..., ::2], one),
+        [turned.permute(1, 2, 3, 0)] * 3,
+    ):
+        found = []
+        for backend, way in (("dense", "fused"), ("gather", route)):
+            q, k, v = (x.detach().requires_grad_() for x in given)
+            with by(way):
+                out = attention(q, k, v, p, backend=backend)
+                found.append([out, *torch.autograd.grad(out, (q, k, v), wide[..., ::2])])
+        the_same(*found, within=1e-12)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_hidden_key_weighs_nothing_however_large(route, dtype):
+    p = BlockPattern.bigbird(8)
+    q, k, v, _ = tensors(1, 2, 32, 64)
+    mask = torch.arange(32)[None] < 30
+    q, k = torch.ones_like(q), k.masked_fill(~mask[:, None, :, None], 6e4)
+    want = attention(q, k, v, p, mask, backend="dense")
+    with by(route):
+        got = attention(q.to(dtype), k.to(dtype), v.to(dtype), p, mask, backend="gather")
+    assert torch.allclose(got.double(), want, atol=0.05)

@@ -139,12 +139,12 @@ def forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, H, n, d), and the log-sum-exp of each query's scores (B, H, n) where the kernel tells it, else zeros."""
     (B, H, n, _), N = q.shape, p.n_blocks
-    blocks = [x.reshape(B * H * N, -1) for x in (q, k, v)]  # (B H N, b d), copied once where heads are strided
+    blocks = [_blocks(x, N) for x in (q, k, v)]
     out = torch.zeros_like(blocks[0])
     lse = torch.zeros((B * H * N, n // N), dtype=wide(q), device=q.device)
     fused = _fused(q, dropout_p)
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-        for turn, chunk in enumerate(chunks(p, blocks, q, key_mask)):
+        for turn, chunk in enumerate(chunks(p, blocks, q, key_mask, _threads(dropout_p))):
             given = (chunk.queries, chunk.keys, chunk.values, chunk.bias, scale)
             if fused:
                 part, sums = fused_forward(*given)
@@ -171,11 +171,11 @@ def backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The gradients of q, k and v, from that of the output and what the forward pass gave."""
     BHN = q.shape[0] * q.shape[1] * p.n_blocks
-    *blocks, grad, out, lse = (x.reshape(BHN, -1) for x in (q, k, v, grad.to(q.dtype), out, lse))
+    *blocks, grad, out, lse = (_blocks(x, p.n_blocks) for x in (q, k, v, grad.to(q.dtype), out, lse))
     dq, dk, dv = torch.zeros_like(blocks[0]), None, None
     fused = _fused(q, dropout_p)
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-        for turn, chunk in enumerate(chunks(p, blocks, q, key_mask)):
+        for turn, chunk in enumerate(chunks(p, blocks, q, key_mask, _threads(dropout_p))):
             given = (chunk.queries, chunk.keys, chunk.values, chunk.bias, scale)
             back = grad.index_select(0, chunk.own).view(chunk.queries.shape)
             back = back if chunk.nothing is None else back.masked_fill(chunk.nothing, 0.0)
@@ -186,7 +186,9 @@ def backward(
             else:
                 grads = plain_backward(back, *given, dropout_p, _turn(seed, turn))
             dq.index_copy_(0, chunk.own, grads[0].to(q.dtype).reshape(len(chunk.own), -1))
-            if dk is None and chunk.read == slice(0, BHN):  # the full rows, first and all at once: add to theirs
+            if (
+                dk is None and isinstance(chunk.read, slice) and chunk.read == slice(0, BHN)
+            ):  # the full rows, first and all at once: add to theirs
                 dk, dv = (x.to(wide(q)).reshape(BHN, -1) for x in grads[1:])
                 continue
             if dk is None:  # in float32 at least: many small sums meet in one key block
@@ -194,6 +196,16 @@ def backward(
             chunk.add(dk, grads[1])
             chunk.add(dv, grads[2])
     return tuple(torch.zeros_like(q) if x is None else x.to(q.dtype).view(q.shape) for x in (dq, dk, dv))
+
+
+def _blocks(x: torch.Tensor, N: int) -> torch.Tensor:
+    """(B, H, n, ...) as (B H N, ...), copied where it does not lie so: the fused kernel looks at no last stride."""
+    return x.reshape(x.shape[0] * x.shape[1] * N, -1).contiguous()
+
+
+def _threads(dropout_p: float) -> int:
+    """For how many threads a chunk is made; with dropout always for one, since what is dropped follows the chunks."""
+    return 1 if dropout_p else torch.get_num_threads()
 
 
 def _fused(q: torch.Tensor, dropout_p: float) -> bool:

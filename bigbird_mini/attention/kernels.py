@@ -49,9 +49,9 @@ def fused_works() -> bool:
 
     Tried once, on a problem small enough to go unnoticed, with all that this package asks of them.
     """
-    g = torch.Generator().manual_seed(0)
-    q, k, v, grad = (torch.randn(2, 1, s, 4, generator=g, dtype=torch.float64) for s in (3, 5, 5, 3))
-    bias = torch.tensor([0.0, 0.7, torch.finfo(q.dtype).min, 0.0, -0.2], dtype=q.dtype).expand(2, 1, 1, 5)
+    g, kind = torch.Generator().manual_seed(0), {"dtype": torch.float64, "device": "cpu"}
+    q, k, v, grad = (torch.randn(2, 1, s, 4, generator=g, **kind) for s in (3, 5, 5, 3))
+    bias = torch.tensor([0.0, 0.7, torch.finfo(q.dtype).min, 0.0, -0.2], **kind).expand(2, 1, 1, 5)
     try:
         out, lse = fused_forward(q, k, v, bias, 0.3)
         grads = fused_backward(grad, q, k, v, bias, 0.3, out, lse)

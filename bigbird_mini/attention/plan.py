@@ -99,15 +99,16 @@ def _widened(lists: np.ndarray, K: int, absent: int) -> np.ndarray:
 
 
 def chunks(
-    p: BlockPattern, blocks: list[torch.Tensor], q: torch.Tensor, key_mask: torch.Tensor | None
+    p: BlockPattern, blocks: list[torch.Tensor], q: torch.Tensor, key_mask: torch.Tensor | None, threads: int
 ) -> Iterator[Chunk]:
     """The rows of a pattern for all documents and heads, a few at a time; those that read nothing are left out.
 
     blocks: q, k and v as (B H N, b d). q: (B, H, n, d), for its shape, type and device. key_mask: bool (B, n) or None.
+    threads: of a CPU, between which a chunk will be shared.
     """
     plan = plan_for(p, q)
     on_cpu = q.device.type == "cpu"
-    size = CHUNK_PER_THREAD * torch.get_num_threads() if on_cpu else CHUNK_ELSEWHERE
+    size = CHUNK_PER_THREAD * threads if on_cpu else CHUNK_ELSEWHERE
     size //= blocks[0].shape[1] * q.element_size()  # key blocks at a time
     hidden = _hidden(key_mask, q, p.n_blocks)
     if len(plan.full):
@@ -182,4 +183,4 @@ def _nothing(bias: torch.Tensor | None, q: torch.Tensor) -> torch.Tensor | None:
 
 def _never(q: torch.Tensor) -> float:
     """A score so low that its key weighs nothing, and yet finite, also with another score added to it."""
-    return torch.finfo(q.dtype).min / 2
+    return torch.finfo(wide(q)).min / 2
