@@ -81,6 +81,14 @@ def test_a_handle_lives_until_the_backward_pass_and_no_longer():
     assert number not in handles._known
 
 
+def test_a_handle_lives_with_an_equal_pattern_too():
+    first, second = (BlockPattern.bigbird(11, seed=54321) for _ in range(2))
+    assert handles.handle_of(first) == (number := handles.handle_of(second))
+    del first
+    gc.collect()
+    assert handles.pattern_of(number) == second
+
+
 def test_patterns_with_one_hash_have_their_own_handles(monkeypatch):
     one, two = BlockPattern.bigbird(9, seed=1), BlockPattern.bigbird(9, seed=2)
     monkeypatch.setattr(BlockPattern, "__hash__", lambda self: 77)

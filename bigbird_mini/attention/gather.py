@@ -186,9 +186,8 @@ def backward(
             else:
                 grads = plain_backward(back, *given, dropout_p, _turn(seed, turn))
             dq.index_copy_(0, chunk.own, grads[0].to(q.dtype).reshape(len(chunk.own), -1))
-            if (
-                dk is None and isinstance(chunk.read, slice) and chunk.read == slice(0, BHN)
-            ):  # the full rows, first and all at once: add to theirs
+            everything = isinstance(chunk.read, slice) and chunk.read == slice(0, BHN)
+            if dk is None and everything:  # the full rows, first and all at once: add to theirs
                 dk, dv = (x.to(wide(q)).reshape(BHN, -1) for x in grads[1:])
                 continue
             if dk is None:  # in float32 at least: many small sums meet in one key block

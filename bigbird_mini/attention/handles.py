@@ -13,8 +13,10 @@ _compiled: set[BlockPattern] = set()
 def handle_of(p: BlockPattern) -> int:
     """The number of a pattern, the same for equal patterns; it is good while somebody holds the pattern."""
     number = hash(p)
-    while _known.setdefault(number, p) != p:  # another pattern with the same hash
+    while (first := _known.setdefault(number, p)) != p:  # another pattern with the same hash
         number += 1
+    if first is not p:
+        vars(p)["_first"] = first  # an equal one had the number before; who holds p holds that one too
     return number
 
 
