@@ -1,5 +1,6 @@
 """Real data that is always there, offline: a genome in the package, and the text of the reader's own Python."""
 
+from .bpe import BPETokenizer, bpe_tokenizer
 from .genome import GENOME_LETTERS, genome
 from .replichores import (
     REPLICHORE_LENGTHS,
@@ -16,10 +17,12 @@ from .tokens import ByteTokenizer, DNATokenizer
 __all__ = [
     "GENOME_LETTERS",
     "REPLICHORE_LENGTHS",
+    "BPETokenizer",
     "ByteTokenizer",
     "DNATokenizer",
     "Document",
     "ReplichoreSplit",
+    "bpe_tokenizer",
     "genome",
     "genome_codes",
     "leads",
