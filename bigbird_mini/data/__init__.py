@@ -1,6 +1,8 @@
 """Real data that is always there, offline: a genome in the package, and the text of the reader's own Python."""
 
+from .bpe import BPETokenizer, bpe_tokenizer
 from .genome import GENOME_LETTERS, genome
+from .minilm import minilm
 from .replichores import (
     REPLICHORE_LENGTHS,
     ReplichoreSplit,
@@ -16,13 +18,16 @@ from .tokens import ByteTokenizer, DNATokenizer
 __all__ = [
     "GENOME_LETTERS",
     "REPLICHORE_LENGTHS",
+    "BPETokenizer",
     "ByteTokenizer",
     "DNATokenizer",
     "Document",
     "ReplichoreSplit",
+    "bpe_tokenizer",
     "genome",
     "genome_codes",
     "leads",
+    "minilm",
     "replichore_split",
     "replichore_windows",
     "reverse_complement",
