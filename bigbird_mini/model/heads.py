@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import nn
 from ..attention.kernels import wide
 from .config import BigBirdConfig
 from .encoder import ACTIVATIONS, BigBirdModel, Pattern
-from .losses import checked_labels, cross_entropy, word_loss
+from .losses import NO_LABEL, checked_labels, cross_entropy, word_loss
 from .outputs import BigBirdOutput, MaskedLMOutput, QuestionAnsweringOutput
 
 Tensor = torch.Tensor
@@ -220,11 +221,8 @@ class BigBirdForQuestionAnswering(Head):
         if (start_positions is None) != (end_positions is None):
             raise ValueError("for a loss give start_positions and end_positions, both")
         if start_positions is not None:
-            pairs = (
-                (out.start_logits, start_positions, "start_positions"),
-                (out.end_logits, end_positions, "end_positions"),
-            )
-            out.loss = sum(self._loss(*pair) for pair in pairs) / 2
+            ends = (("start_positions", start_positions), ("end_positions", end_positions))
+            out.loss = self._loss(logits, [_places(name, x, *logits.shape[:2]) for name, x in ends])
         return out
 
     def _question(self, ids: Tensor | None, vectors: Tensor | None, lengths: Tensor | None) -> Tensor | None:
@@ -241,11 +239,16 @@ class BigBirdForQuestionAnswering(Head):
         return torch.arange(n, device=given.device) < lengths.view(B, 1)
 
     @staticmethod
-    def _loss(scores: Tensor, positions: Tensor, name: str) -> Tensor:
-        B, n = scores.shape
-        if not isinstance(positions, Tensor) or positions.is_floating_point() or positions.shape not in ((B,), (B, 1)):
-            kind = f"{tuple(positions.shape)}, {positions.dtype}" if isinstance(positions, Tensor) else type(positions)
-            raise ValueError(f"{name} must be a tensor of whole numbers (B,) = {(B,)}, not {kind}")
-        positions = positions.view(B).long()
-        outside = (positions < 0) | (positions >= n)
-        return cross_entropy(scores, positions.masked_fill(outside, -100))
+    def _loss(logits: Tensor, places: list[Tensor]) -> Tensor:
+        true = torch.stack(places, -1)  # (B, 2)
+        losses = F.cross_entropy(logits.to(wide(logits)), true, ignore_index=NO_LABEL, reduction="none")  # (B, 2)
+        return (losses.sum(0) / (true != NO_LABEL).sum(0).clamp(min=1)).mean()
+
+
+def _places(name: str, x: Any, B: int, n: int) -> Tensor:
+    """(B,) where each answer starts or ends, -100 where that is outside its n tokens."""
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.shape not in ((B,), (B, 1)):
+        kind = f"{tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{name} must be a tensor of whole numbers (B,) = {(B,)}, not {kind}")
+    x = x.view(B).long()
+    return x.masked_fill((x < 0) | (x >= n), NO_LABEL)

@@ -41,10 +41,10 @@ def checked_labels(labels: Any, shape: tuple[int, ...], size: int, what: str, na
     return labels.long()
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, ignored: int = NO_LABEL) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The mean over the rows of logits (M, C) that have a label; 0 where none has one."""
-    total = F.cross_entropy(logits.to(wide(logits)), labels, ignore_index=ignored, reduction="sum")
-    return total / (labels != ignored).sum().clamp(min=1)
+    total = F.cross_entropy(logits.to(wide(logits)), labels, ignore_index=NO_LABEL, reduction="sum")
+    return total / (labels != NO_LABEL).sum().clamp(min=1)
 
 
 def word_loss(x: torch.Tensor, words: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
