@@ -23,8 +23,8 @@ from ..pattern import BlockPattern
 from .config import BigBirdConfig, extended
 from .losses import within
 from .outputs import BigBirdOutput
+from .pretrained import Pattern, Pretrained
 
-Pattern = BlockPattern | Callable[[int], BlockPattern]
 Patterns = BlockPattern | list[BlockPattern]
 Turns = tuple[torch.Tensor, torch.Tensor]  # the cosine and sine of each place's angles, (n, d)
 
@@ -127,7 +127,7 @@ def turned(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.T
     return x * cosine.to(x.dtype) + torch.cat((-second, first), -1) * sine.to(x.dtype)
 
 
-class BigBirdModel(nn.Module):
+class BigBirdModel(Pretrained):
     """The encoder: ids (B, n) to vectors (B, n, hidden), of any length that the table of positions has room for.
 
     The input is padded to a whole block and the output cut back. Each document has the pattern of its own length: its
@@ -165,6 +165,10 @@ class BigBirdModel(nn.Module):
             self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if pooler else None
         self.apply(self._start)
+
+    @classmethod
+    def _is_encoder(cls) -> bool:
+        return True
 
     def _start(self, module: nn.Module) -> None:
         """First weights, as in BERT: normal with a small spread, biases zero."""
