@@ -1,7 +1,33 @@
 """Real data that is always there, offline: a genome in the package, and the text of the reader's own Python."""
 
+from .bpe import BPETokenizer, bpe_tokenizer
 from .genome import GENOME_LETTERS, genome
+from .replichores import (
+    REPLICHORE_LENGTHS,
+    ReplichoreSplit,
+    genome_codes,
+    leads,
+    replichore_split,
+    replichore_windows,
+    reverse_complement,
+)
 from .stdlib import Document, stdlib_text
 from .tokens import ByteTokenizer, DNATokenizer
 
-__all__ = ["GENOME_LETTERS", "ByteTokenizer", "DNATokenizer", "Document", "genome", "stdlib_text"]
+__all__ = [
+    "GENOME_LETTERS",
+    "REPLICHORE_LENGTHS",
+    "BPETokenizer",
+    "ByteTokenizer",
+    "DNATokenizer",
+    "Document",
+    "ReplichoreSplit",
+    "bpe_tokenizer",
+    "genome",
+    "genome_codes",
+    "leads",
+    "replichore_split",
+    "replichore_windows",
+    "reverse_complement",
+    "stdlib_text",
+]
