@@ -4,8 +4,24 @@ A pattern is built, drawn, measured and run: see BlockPattern, then attention, t
 """
 
 from .attention import attention
-from .model import BigBirdConfig, BigBirdForMaskedLM, BigBirdModel
+from .model import (
+    BigBirdConfig,
+    BigBirdForMaskedLM,
+    BigBirdForQuestionAnswering,
+    BigBirdForSequenceClassification,
+    BigBirdForTokenClassification,
+    BigBirdModel,
+)
 from .pattern import BlockPattern
 
 __version__ = "0.1.0"
-__all__ = ["BigBirdConfig", "BigBirdForMaskedLM", "BigBirdModel", "BlockPattern", "attention"]
+__all__ = [
+    "BigBirdConfig",
+    "BigBirdForMaskedLM",
+    "BigBirdForQuestionAnswering",
+    "BigBirdForSequenceClassification",
+    "BigBirdForTokenClassification",
+    "BigBirdModel",
+    "BlockPattern",
+    "attention",
+]

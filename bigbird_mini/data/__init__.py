@@ -2,6 +2,7 @@
 
 from .bpe import BPETokenizer, bpe_tokenizer
 from .genome import GENOME_LETTERS, genome
+from .minilm import minilm
 from .replichores import (
     REPLICHORE_LENGTHS,
     ReplichoreSplit,
@@ -26,6 +27,7 @@ __all__ = [
     "genome",
     "genome_codes",
     "leads",
+    "minilm",
     "replichore_split",
     "replichore_windows",
     "reverse_complement",

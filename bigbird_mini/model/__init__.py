@@ -1,7 +1,23 @@
 """The BigBird encoder and its heads: see BigBirdConfig, then BigBirdModel, then the heads."""
 
 from .config import BigBirdConfig
-from .encoder import BigBirdModel, BigBirdOutput
-from .heads import BigBirdForMaskedLM
+from .encoder import BigBirdModel
+from .heads import (
+    BigBirdForMaskedLM,
+    BigBirdForQuestionAnswering,
+    BigBirdForSequenceClassification,
+    BigBirdForTokenClassification,
+)
+from .outputs import BigBirdOutput, MaskedLMOutput, QuestionAnsweringOutput
 
-__all__ = ["BigBirdConfig", "BigBirdForMaskedLM", "BigBirdModel", "BigBirdOutput"]
+__all__ = [
+    "BigBirdConfig",
+    "BigBirdForMaskedLM",
+    "BigBirdForQuestionAnswering",
+    "BigBirdForSequenceClassification",
+    "BigBirdForTokenClassification",
+    "BigBirdModel",
+    "BigBirdOutput",
+    "MaskedLMOutput",
+    "QuestionAnsweringOutput",
+]

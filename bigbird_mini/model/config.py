@@ -93,6 +93,11 @@ class BigBirdConfig:
         """How many whole blocks the extra global tokens fill, the last of them perhaps in part."""
         return -(-self.extra_global_tokens // self.block_size)
 
+    @property
+    def head_dropout(self) -> float:
+        """Of the heads that classify texts and tokens."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
+
     def pattern(self, n_blocks: int, layer: int) -> BlockPattern:
         """The pattern of a layer for a document of n_blocks blocks; globals that a short one lacks are left out.
 
@@ -122,6 +127,6 @@ def extended(p: BlockPattern, blocks: int) -> BlockPattern:
     return _extended(p, blocks) if blocks else p
 
 
-_bigbird = lru_cache(maxsize=256)(BlockPattern.bigbird)
+_bigbird = lru_cache(maxsize=1024)(BlockPattern.bigbird)
 _full = lru_cache(maxsize=256)(BlockPattern.full)
 _extended = lru_cache(maxsize=256)(BlockPattern.with_extra_globals)

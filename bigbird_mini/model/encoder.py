@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,25 +21,14 @@ from ..attention import attention
 from ..attention.plan import is_real
 from ..pattern import BlockPattern
 from .config import BigBirdConfig, extended
+from .losses import within
+from .outputs import BigBirdOutput
 
 Pattern = BlockPattern | Callable[[int], BlockPattern]
 Patterns = BlockPattern | list[BlockPattern]
 Turns = tuple[torch.Tensor, torch.Tensor]  # the cosine and sine of each place's angles, (n, d)
 
 ACTIVATIONS = {"gelu_new": partial(F.gelu, approximate="tanh"), "gelu": F.gelu, "relu": F.relu}
-
-
-@dataclass
-class BigBirdOutput:
-    """What a model returns, without the padding: (B, n, hidden), (B, n, vocabulary) and a scalar.
-
-    global_hidden_state: (B, g, hidden), the vectors of the extra global tokens, where the config has some.
-    """
-
-    last_hidden_state: torch.Tensor
-    logits: torch.Tensor | None = None
-    loss: torch.Tensor | None = None
-    global_hidden_state: torch.Tensor | None = None
 
 
 class Embeddings(nn.Module):
@@ -154,6 +142,7 @@ class BigBirdModel(nn.Module):
         attention_fn: in place of bigbird_mini.attention: any function called as fn(q, k, v, p, key_mask=mask) with
             q, k, v (B, H, n, d) and mask (B, n) bool or None; p is a BlockPattern, or a list of B where documents of
             one batch differ in length. With attention dropout in training it also gets dropout_p.
+        pooler: whether there is a layer that makes one vector of the first token's, ``pooler_output``.
     """
 
     def __init__(
@@ -161,6 +150,7 @@ class BigBirdModel(nn.Module):
         config: BigBirdConfig,
         pattern: Pattern | Sequence[Pattern] | None = None,
         attention_fn: Callable[..., torch.Tensor] | None = None,
+        pooler: bool = False,
     ) -> None:
         super().__init__()
         if isinstance(pattern, Sequence) and len(pattern) != config.num_hidden_layers:
@@ -173,6 +163,7 @@ class BigBirdModel(nn.Module):
         self.layers = nn.ModuleList(Layer(config, fn) for _ in range(config.num_hidden_layers))
         if config.norm == "pre":
             self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if pooler else None
         self.apply(self._start)
 
     def _start(self, module: nn.Module) -> None:
@@ -210,7 +201,9 @@ class BigBirdModel(nn.Module):
         if self.config.norm == "pre":
             x = self.final_norm(x)
         first = x.narrow(1, 0, self.config.extra_global_tokens) if extra else None
-        return BigBirdOutput(x.narrow(1, extra, n), global_hidden_state=first)
+        x = x.narrow(1, extra, n)  # (B, n, hidden)
+        pooled = None if self.pooler is None else self.pooler(x.select(1, 0)).tanh()  # (B, hidden)
+        return BigBirdOutput(x, global_hidden_state=first, pooler_output=pooled)
 
     def _run(self, layer: Layer, *given: Any) -> torch.Tensor:
         if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
@@ -299,16 +292,6 @@ class BigBirdModel(nn.Module):
     def _fixed(self) -> list[BlockPattern]:
         sources = self.pattern if isinstance(self.pattern, Sequence) else [self.pattern]
         return [p for p in sources if isinstance(p, BlockPattern)]
-
-
-def within(name: str, x: torch.Tensor, size: int, what: str) -> None:
-    """ValueError for the first number of x that is not 0 to size - 1, by its place and value."""
-    if not is_real(x) or torch.compiler.is_compiling():
-        return
-    least, most = torch.stack(torch.aminmax(x)).tolist()
-    if least < 0 or most >= size:
-        place = ((x < 0) | (x >= size)).nonzero()[0].tolist()
-        raise ValueError(f"{name}{place}={x[tuple(place)].item()} is outside {what}; allowed are 0 to {size - 1}")
 
 
 def _ids(input_ids: Any) -> torch.Tensor:

@@ -1,0 +1,419 @@
+"""The heads against their formulas: scores, losses, gradients, dropout; scores of words only when asked for."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bigbird_mini import (
+    BigBirdConfig,
+    BigBirdForMaskedLM,
+    BigBirdForQuestionAnswering,
+    BigBirdForSequenceClassification,
+    BigBirdForTokenClassification,
+    BigBirdModel,
+)
+from bigbird_mini.model import losses
+
+CONFIG = BigBirdConfig(
+    vocab_size=30,
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=40,
+    max_position_embeddings=100,
+    block_size=4,
+    num_random_blocks=2,
+    num_labels=5,
+    sep_token_id=7,
+    initializer_range=0.3,
+    hidden_act="relu",
+)
+MASKED, TEXT, TOKEN, SPAN = HEADS = [
+    BigBirdForMaskedLM,
+    BigBirdForSequenceClassification,
+    BigBirdForTokenClassification,
+    BigBirdForQuestionAnswering,
+]
+
+
+def model(kind, seed=0, **changes):
+    torch.manual_seed(seed)
+    made = kind(dataclasses.replace(CONFIG, **changes)).eval().double()
+    for parameter in made.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return made
+
+
+def ids(B, n, seed=0):
+    return torch.randint(8, 30, (B, n), generator=torch.Generator().manual_seed(seed))
+
+
+def near(a, b):
+    return torch.allclose(a, b, rtol=0, atol=1e-10)
+
+
+def targets(kind, B, n):
+    """What each head is trained with, some of it left out."""
+    if kind is SPAN:
+        return {"start_positions": torch.arange(B) + 3, "end_positions": torch.arange(B) * n + n - 1}
+    if kind is TEXT:
+        return {"labels": torch.arange(B) % 5}
+    labels = ids(B, n, 9) % 5
+    labels[:, ::3] = -100
+    return {"labels": labels}
+
+
+# ---------------------------------------------------------------- formulas
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@torch.no_grad()
+def test_classes_are_read_as_the_formula_says(seed):
+    x, mask = ids(3, 21, seed), torch.arange(21) < torch.tensor([[21], [13], [8]])
+    text, token = model(TEXT, seed), model(TOKEN, seed)
+    out, c = text(x, mask), text.classifier
+    want = torch.relu(out.last_hidden_state[:, 0] @ c.dense.weight.T + c.dense.bias) @ c.out_proj.weight.T
+    assert out.logits.shape == (3, 5) and near(out.logits, want + c.out_proj.bias)
+    out = token(x, mask)
+    assert out.logits.shape == (3, 21, 5)
+    assert near(out.logits, out.last_hidden_state @ token.classifier.weight.T + token.classifier.bias)
+    for net in (text, token):
+        assert near(net(x, mask).last_hidden_state, net.encoder(x, mask).last_hidden_state) and net(x).loss is None
+
+
+def span_scores(net, hidden):
+    q = net.qa_classifier
+    inner = torch.relu(hidden @ q.intermediate["dense"].weight.T + q.intermediate["dense"].bias)
+    inner = inner @ q.output["dense"].weight.T + q.output["dense"].bias
+    inner = F.layer_norm(inner + hidden, (24,), q.output["LayerNorm"].weight, q.output["LayerNorm"].bias, 1e-12)
+    return inner @ q.qa_outputs.weight.T + q.qa_outputs.bias
+
+
+@torch.no_grad()
+def test_answers_are_sought_outside_the_question():
+    net, x = model(SPAN), ids(3, 21)
+    x[0, 6] = x[0, 15] = x[1, 9] = 7  # ends of questions: the first counts; the third text has none
+    lengths = torch.tensor([7, 10, 1])
+    types = (torch.arange(21) >= lengths[:, None]).long()
+    want = span_scores(net, net.encoder(x, token_type_ids=types).last_hidden_state)
+    want[0, 1:7] -= 1e6
+    want[1, 1:10] -= 1e6
+    for given in ({}, {"question_lengths": lengths}, {"question_lengths": lengths[:, None]}):
+        out = net(x, **given)
+        assert near(out.start_logits, want[..., 0]) and near(out.end_logits, want[..., 1])
+        assert near(out.logits, want) and out.loss is None
+    vectors = net.encoder.embeddings.word(x)
+    assert near(net(inputs_embeds=vectors, question_lengths=lengths).logits, want)
+    own = torch.ones_like(x)  # token types that are given are not touched
+    got = net(x, token_type_ids=own, question_lengths=torch.tensor([4, 1, 2]))
+    want = span_scores(net, net.encoder(x, token_type_ids=own).last_hidden_state)
+    want[0, 1:4] -= 1e6
+    want[2, 1:2] -= 1e6
+    assert near(got.logits, want)
+    assert near(net(inputs_embeds=vectors).logits, span_scores(net, net.encoder(x).last_hidden_state))
+
+
+@torch.no_grad()
+def test_the_loss_of_a_class_is_its_mean_negative_log_probability():
+    x = ids(3, 10)
+    net = model(TEXT)
+    out = net(x, labels=torch.tensor([4, -100, 2]))
+    log_p = out.logits.log_softmax(-1)
+    assert out.loss.item() == pytest.approx(-(log_p[0, 4] + log_p[2, 2]).item() / 2)
+    labels = torch.full((3, 10), -100)
+    labels[1, 3], labels[2, 9] = 0, 4
+    net = model(TOKEN)
+    out = net(x, labels=labels.int())
+    log_p = out.logits.log_softmax(-1)
+    assert out.loss.item() == pytest.approx(-(log_p[1, 3, 0] + log_p[2, 9, 4]).item() / 2)
+    assert net(x, labels=torch.full((3, 10), -100)).loss.item() == 0.0
+
+
+@torch.no_grad()
+def test_one_label_is_a_number_and_several_may_hold_at_once():
+    x, net = ids(3, 10), model(TEXT, num_labels=1)
+    numbers = torch.tensor([0.5, -2.0, 3.0])
+    for labels in (numbers, numbers[:, None], numbers.double()):
+        out = net(x, labels=labels)
+        assert out.logits.shape == (3, 1)
+        assert out.loss.item() == pytest.approx((out.logits[:, 0] - numbers).pow(2).mean().item())
+    assert net(x, labels=torch.tensor([1, 0, 2])).loss.isfinite()
+    net, several = model(TEXT), torch.tensor([[0.0, 1, 1, 0, 1]] * 3)
+    out = net(x, labels=several)
+    p = out.logits.sigmoid()
+    assert out.loss.item() == pytest.approx(-(several * p.log() + (1 - several) * (1 - p).log()).mean().item())
+
+
+@torch.no_grad()
+def test_the_loss_of_an_answer_is_the_mean_of_its_ends_and_ends_outside_are_left_out():
+    net, x = model(SPAN), ids(3, 10)
+    out = net(x, start_positions=torch.tensor([2, 10, -1]), end_positions=torch.tensor([[4], [9], [99]]))
+    start, end = out.start_logits.log_softmax(-1), out.end_logits.log_softmax(-1)
+    want = -start[0, 2] / 1 / 2 - (end[0, 4] + end[1, 9]) / 2 / 2
+    assert out.loss.item() == pytest.approx(want.item())
+    none = torch.tensor([10, 11, 12])
+    assert net(x, start_positions=none, end_positions=none).loss.item() == 0.0
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_parameter_gets_its_gradient(kind):
+    net, x = model(kind, extra_global_tokens=3, norm="pre"), ids(3, 21)
+    net(x, token_type_ids=x % 2, **targets(kind, 3, 21)).loss.backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_heads_learn_their_batch(kind):
+    torch.manual_seed(0)
+    net = kind(dataclasses.replace(CONFIG, initializer_range=0.1)).train()
+    x, first = ids(4, 30), None
+    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for _ in range(60):
+        loss = net(x, **targets(kind, 4, 30)).loss
+        optimiser.zero_grad(), loss.backward(), optimiser.step()
+        first = first or loss.item()
+    assert loss.item() < 0.5 * first
+
+
+@pytest.mark.parametrize(
+    ("kind", "places"), [(TEXT, ["dense", "out_proj"]), (TOKEN, [""]), (SPAN, ["intermediate.dense", "qa_outputs"])]
+)
+def test_what_enters_a_layer_of_a_head_was_dropped_from(kind, places):
+    """With the encoder still, in training: half is zero before each layer that follows a dropout."""
+    given = {}
+    net = model(kind, classifier_dropout=None if kind is SPAN else 0.5, hidden_dropout_prob=0.5 * (kind is SPAN))
+    net.train(), net.encoder.eval()
+    head = net.qa_classifier if kind is SPAN else net.classifier
+    for place in places:
+        head.get_submodule(place).register_forward_pre_hook(lambda _, x, place=place: given.update({place: x[0]}))
+    net(ids(3, 24))
+    for place, x in given.items():
+        share = (x == 0).double().mean().item()
+        if place == "out_proj":  # where relu left something
+            assert 0.5 < share < 1
+        elif place == "qa_outputs":  # after the norm: nothing is zero, but two runs differ
+            again = {**given}
+            net(ids(3, 24))
+            assert share == 0 and not torch.equal(again[place], given[place])
+        else:
+            assert 0.35 < share < 0.65
+    net = model(TOKEN, hidden_dropout_prob=0.4)
+    assert (
+        net.dropout.p == 0.4 and model(TEXT, classifier_dropout=0.0, hidden_dropout_prob=0.4).classifier.dropout.p == 0
+    )
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_have_a_float32_loss(kind, dtype):
+    net, x = model(kind), ids(3, 21)
+    want = net(x, **targets(kind, 3, 21)).loss
+    loss = net.to(dtype)(x, **targets(kind, 3, 21)).loss
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(want.item(), rel=0.1)
+    loss.backward()
+    assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_autocast_gives_nearly_the_same(kind):
+    net, x = model(kind).float(), ids(3, 21)
+    want = net(x, **targets(kind, 3, 21))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = net(x, **targets(kind, 3, 21))
+    assert got.loss.dtype == torch.float32
+    assert got.logits.dtype == (torch.float32 if kind is SPAN else torch.bfloat16)
+    assert got.loss.item() == pytest.approx(want.loss.item(), rel=0.1)
+    got.loss.backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_head_is_clean_of_cpu_tensors_on_cuda(kind):
+    net = kind(dataclasses.replace(CONFIG, extra_global_tokens=3, positions="rotary")).eval()
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        weights = {name: torch.empty(p.shape, device="cuda") for name, p in net.named_parameters()}
+        x = torch.ones(2, 50, dtype=torch.long, device="cuda")
+        names = ["start_positions", "end_positions"] if kind is SPAN else ["labels"]
+        labels = dict.fromkeys(names, x.select(1, 0) if kind in (SPAN, TEXT) else x)
+        for given in ({}, {"attention_mask": x, "token_type_ids": x}):
+            out = torch.func.functional_call(net, weights, (x,), given | labels)
+            assert {y.device.type for y in (out.loss, out.logits, out.last_hidden_state)} == {"cuda"}
+
+
+# ---------------------------------------------------------------- scores of words
+
+
+class Largest(TorchDispatchMode):
+    """Remembers how many numbers the largest tensor had that any operation gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(x, torch.Tensor):
+                self.numbers = max(self.numbers, x.numel())
+        return out
+
+
+def test_word_scores_are_made_when_asked_for_and_once():
+    net, x = model(MASKED, vocab_size=5000), ids(2, 40)
+    with Largest() as seen:
+        out = net(x, labels=x)
+        out.loss.backward()
+    assert seen.numbers == 5000 * 24  # the word vectors' gradient; all the scores would be 80 x 5000
+    with Largest() as seen:
+        logits = out.logits
+        assert out.logits is logits and logits.shape == (2, 40, 5000)
+    assert seen.numbers == 80 * 5000
+    assert out.loss.item() == pytest.approx(F.cross_entropy(logits.flatten(0, 1), x.flatten()).item())
+
+
+def test_the_loss_holds_few_scores_at_a_time(monkeypatch):
+    """What the operator does within, forward and backward; with the limit set low."""
+    monkeypatch.setattr(losses, "LARGEST", 7 * 500)
+    x, words, bias = torch.randn(90, 6), torch.randn(500, 6), torch.randn(500)
+    labels = torch.randint(0, 500, (90,))
+    labels[::4] = -100
+    with Largest() as seen:
+        losses.forward(x, words, bias, labels)
+        losses.backward(torch.ones(()), x, words, bias, labels)
+    assert seen.numbers == 7 * 500  # of 67 labelled positions times 500 words
+
+
+@pytest.mark.parametrize("largest", [1, 7 * 50, 2**24])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_loss_and_gradients_are_those_of_cross_entropy(largest, seed, monkeypatch):
+    monkeypatch.setattr(losses, "LARGEST", largest)
+    g = torch.Generator().manual_seed(seed)
+    x, words, bias = (torch.randn(size, generator=g, dtype=torch.float64) for size in ((33, 6), (50, 6), (50,)))
+    labels = torch.randint(0, 50, (33,), generator=g)
+    labels[torch.rand(33, generator=g) < 0.5] = -100
+    given = [t.requires_grad_() for t in (x, words, bias)]
+    got, want = losses.word_loss(*given, labels), F.cross_entropy(F.linear(*given), labels)
+    assert near(got, want)
+    for a, b in zip(*(torch.autograd.grad(3 * loss, given) for loss in (got, want)), strict=True):
+        assert near(a, b) and b.abs().max() > 0
+    assert losses.word_loss(*given, torch.full_like(labels, -100)).item() == 0.0
+    torch.library.opcheck(torch.ops.bigbird_mini.word_loss.default, (*given, labels))
+
+
+def test_scores_come_as_the_forward_pass_would_have_made_them():
+    net, x = model(MASKED), ids(1, 9)
+    with torch.no_grad():
+        out = net(x)
+    assert not out.logits.requires_grad and out.logits.numpy().shape == (1, 9, 30)
+    with torch.inference_mode():
+        out = net(x)
+    assert torch.equal(out.logits, net(x).logits)  # asked for outside
+    out = net(x)
+    with torch.no_grad():
+        assert out.logits.requires_grad
+    (got,) = torch.autograd.grad(out.logits[0, 3, 5], net.bias)
+    assert got.nonzero().tolist() == [[5]] and got[5] == 1
+
+
+def test_16384_positions_of_50358_words_never_exist_at_once():
+    """Forward and backward in a fresh process; their scores alone would be 3.3 GB."""
+    pytest.importorskip("psutil", reason="needs the extra lab")
+    code = """
+import torch
+from bigbird_mini import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_mini.bench import measure
+config = BigBirdConfig(50358, 8, 1, 1, 8, max_position_embeddings=16384, attention_probs_dropout_prob=0.0)
+model, ids = BigBirdForMaskedLM(config), torch.arange(16384)[None] * 3
+labels = ids.masked_fill(ids % 4 > 0, -100)
+def step():
+    loss = model(ids, labels=labels).loss
+    loss.backward()
+    return loss
+run = measure(step)
+print(run.result.item(), run.peak_bytes)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loss, peak = map(float, ran.stdout.split())
+    assert abs(loss - math.log(50358)) < 0.1 and peak < 1e9
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (
+            lambda: model(TEXT)(ids(2, 5), labels=torch.tensor([4, 5])),
+            ValueError,
+            r"labels\[1\]=5 is outside num_labels=5; allowed are 0 to 4, and -100 for none",
+        ),
+        (
+            lambda: model(TOKEN)(ids(1, 3), labels=torch.tensor([[0, -1, 9]])),
+            ValueError,
+            r"labels\[0, 1\]=-1 is outside num_labels=5",
+        ),
+        (
+            lambda: model(MASKED)(ids(1, 3), labels=torch.tensor([[0, -100, 30]])),
+            ValueError,
+            r"labels\[0, 2\]=30 is outside the vocabulary; allowed are 0 to 29, and -100 for none",
+        ),
+        (lambda: model(TEXT)(ids(2, 5), labels=ids(2, 5)), ValueError, r"labels have shape \(2, 5\).* \(B,\) = \(2,\)"),
+        (
+            lambda: model(TEXT)(ids(2, 5), labels=torch.ones(2)),
+            ValueError,
+            r"\(B, num_labels\) = \(2, 5\); this is \(2",
+        ),
+        (lambda: model(TEXT)(ids(2, 5), labels=[0, 1]), TypeError, "labels must be a tensor of whole numbers"),
+        (
+            lambda: model(TEXT, num_labels=1)(ids(2, 5), labels=torch.ones(3)),
+            ValueError,
+            r"labels must be a tensor \(B,\) of numbers.* this is \(3,\)",
+        ),
+        (lambda: model(TOKEN)(ids(2, 5), labels=torch.zeros(2, 4).long()), ValueError, r"\(B, n\) = \(2, 5\)"),
+        (lambda: model(TOKEN)(ids(2, 5), labels=torch.zeros(2, 5)), TypeError, "whole numbers"),
+        (
+            lambda: model(SPAN)(ids(2, 5), start_positions=torch.tensor([1, 2])),
+            ValueError,
+            "give start_positions and end_positions, both",
+        ),
+        (
+            lambda: model(SPAN)(ids(2, 5), start_positions=torch.zeros(2), end_positions=torch.zeros(2)),
+            ValueError,
+            r"start_positions must be a tensor of whole numbers \(B,\) = \(2,\), not \(2,\), torch.float32",
+        ),
+        (
+            lambda: model(SPAN)(ids(2, 5), question_lengths=torch.tensor([1, 2, 3])),
+            ValueError,
+            r"question_lengths must be a tensor \(B,\) = \(2,\), not \(3,\)",
+        ),
+        (lambda: model(SPAN)(ids(2, 5)[0]), ValueError, r"must be \(B, n\), so use ids\[None\]"),
+        (lambda: model(SPAN)(), ValueError, "give input_ids or inputs_embeds"),
+        (lambda: model(SPAN)(ids(0, 5)), ValueError, "an empty batch"),
+        (lambda: model(SPAN, type_vocab_size=1)(ids(1, 5)), ValueError, r"token_type_ids\[0, 1\]=1 is outside"),
+    ],
+)
+def test_bad_labels_get_one_sentence(call, error, says):
+    with pytest.raises(error, match=says):
+        call()
+
+
+def test_the_pooler_is_there_where_it_is_asked_for():
+    torch.manual_seed(0)
+    net, x = BigBirdModel(CONFIG, pooler=True).eval(), ids(2, 9)
+    net.pooler.bias.data.normal_()
+    out = net(x)
+    want = torch.tanh(out.last_hidden_state[:, 0] @ net.pooler.weight.T + net.pooler.bias)
+    assert torch.allclose(out.pooler_output, want, atol=1e-6)
+    assert BigBirdModel(CONFIG)(x).pooler_output is None
