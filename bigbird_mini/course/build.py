@@ -11,10 +11,12 @@ and the exercise has the stub there: the STUB lines, or `raise NotImplementedErr
 check("1.1", my_function), and nothing else.
 """
 
+import argparse
 import ast
 import copy
 import json
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,36 @@ BEGIN, END, STUB = "### BEGIN SOLUTION", "### END SOLUTION", "### STUB:"
 TODO = "# TODO: your code here"
 MANIFEST = Path("bigbird_mini/course/manifest.json")
 RUN_TIMEOUT = 120
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", action="store_true", help="run lessons and solutions first and store their outputs")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 naming the files out of date")
+    parser.add_argument("--root", type=Path, default=CHECKOUT, help="the course's folder (default: this checkout)")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Build the course under options.root; 0 done, 1 a fault in a source or (with --check) a file out of date."""
+    root: Path = options.root.resolve()
+    if not (root / "solutions").is_dir():
+        print(f"{options.root} has no folder solutions/: name the course's checkout with --root", file=sys.stderr)
+        return 1
+    try:
+        wanted = plan(root, run=options.run)
+    except SourceError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.check:
+        stale = wanted.stale()
+        for path in stale:
+            print(f"out of date: {path.as_posix()}")
+        if stale:
+            print("Run: python -m bigbird_mini.course build")
+        return 1 if stale else 0
+    for path in wanted.write():
+        print(f"written: {path.as_posix()}")
+    return 0
 
 
 class SourceError(ValueError):
