@@ -108,17 +108,25 @@ function render({ model, el }) {
       pen.beginPath();
       pen.arc(x(most), y(memory), 8, 0, 7);
       pen.stroke();
-      pen.fillStyle = shade.ink;
-      pen.textAlign = "center";
-      const near = labels.some((at) => Math.abs(at - x(most)) < 52);
-      labels.push(x(most));
-      pen.strokeStyle = shade.paper;
-      pen.lineWidth = 4;
-      pen.strokeText(most.toLocaleString("en"), x(most), y(memory) + (near ? 17 : -16));
-      pen.fillText(most.toLocaleString("en"), x(most), y(memory) + (near ? 17 : -16));
-      pen.textAlign = "left";
+      labels.push([most.toLocaleString("en"), x(most), y(memory)]);
     }
     return { name, colour, y: y(values.at(-1)) };
+  }
+
+  // Above the rings, or below where two come close; over all lines.
+  function drawNumbers(pen, shade, labels) {
+    pen.textAlign = "center";
+    pen.strokeStyle = shade.paper;
+    pen.fillStyle = shade.ink;
+    pen.lineWidth = 4;
+    let before = -99, below = false;
+    for (const [words, x, y] of labels.sort((a, b) => a[1] - b[1])) {
+      below = x - before < 56 && !below;
+      before = x;
+      pen.strokeText(words, x, y + (below ? 18 : -17));
+      pen.fillText(words, x, y + (below ? 18 : -17));
+    }
+    pen.textAlign = "left";
   }
 
   function paint() {
@@ -133,6 +141,7 @@ function render({ model, el }) {
       pen.fillStyle = shade.ink;
       pen.fillText(name, width - PAPER_EDGE.right + 8, lowest);
     }
+    drawNumbers(pen, shade, labels);
     if (hover !== null) {
       pen.strokeStyle = shade.focus;
       pen.lineWidth = 1;

@@ -24,6 +24,7 @@ WAYS = {
     "fused": "dense, fused",
     "sparse": "sparse, plain",
 }
+_FULL = BlockPattern.full(1)  # dense attention, with blocks as long as the text
 _STEADY = 128  # blocks: from here on each further block of a BigBird pattern costs as much as the one before
 _VALUES = 2  # scores and weights, both there for a moment
 _MOST = 2**30  # tokens
@@ -59,7 +60,7 @@ class Cost:
         n = self.tokens if tokens is None else tokens
         if way == "sparse":
             return self._sparse(n)
-        plain = self._held(BlockPattern.full(1), n, fused=way == "fused")
+        plain = self._held(_FULL, n, fused=way == "fused")
         if way != "wrong":
             return plain
         held = self.config.num_hidden_layers if self.mode == "training" else 1
@@ -78,7 +79,7 @@ class Cost:
             return _steadily(
                 lambda blocks: attention_flops(self._pattern(blocks), b, *sizes), self._blocks(self.tokens)
             )
-        return attention_flops(BlockPattern.full(1), self.tokens, *sizes)
+        return attention_flops(_FULL, self.tokens, *sizes)
 
     @cached_property
     def break_even(self) -> int:
@@ -106,7 +107,7 @@ class Cost:
 
     def _scores(self, n: int) -> int:
         """What the plain formula holds for n² scores."""
-        return self._held(BlockPattern.full(1), n, fused=False) - self._held(BlockPattern.full(1), n, fused=True)
+        return self._held(_FULL, n, fused=False) - self._held(_FULL, n, fused=True)
 
 
 def lengths() -> list[int]:

@@ -11,7 +11,7 @@ const RING_KEY = "Lines in the ring: window solid, global dashed, random dotted.
 
 function render({ model, el }) {
   const n = model.get("n_blocks"), legend = model.get("legend");
-  const ui = frame(model, el, "flow", () => paint());
+  const ui = frame(model, el, "flow", () => paint()), { tell } = ui;
   const heard = () => model.get("heard");
   const layer = () => clamp(model.get("layer"), 0, model.get("layers"));
   const knows = (i, by = layer()) => heard()[i] >= 0 && heard()[i] <= by;
@@ -201,10 +201,6 @@ function render({ model, el }) {
 
   // ------------------------------------------------------------ what the reader touches
 
-  const tell = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
   const role = { role: "application", "aria-roledescription": "ring of blocks" };
   const ring = element("canvas", { tabindex: 0, ...role, ...OWN_KEYS });
   const matrix = element("canvas", { role: "img" }), cone = element("canvas", { role: "img" });

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -39,8 +39,7 @@ class Flow:
     @cached_property
     def kinds(self) -> list[np.ndarray]:
         """For each layer uint8 (N, N): the strongest kind by which any head of row i reads block j."""
-        once = {id(p): joined_kinds(p) for p in self.stack}
-        return [once[id(p)] for p in self.stack]
+        return [joined_kinds(p) for p in self.stack]
 
     @cached_property
     def heard(self) -> np.ndarray:
@@ -55,11 +54,13 @@ class Flow:
 
         Of several, the one that has known it for longest, then the nearest.
         """
-        n, heard = self.n_blocks, self.heard
-        by = np.full(n, -1)
-        for i in np.flatnonzero(heard > 0):
-            could = np.flatnonzero((self.kinds[heard[i] - 1][i] != NONE) & (heard >= 0) & (heard < heard[i]))
-            by[i] = min(could, key=lambda j, i=i: (heard[j], abs(i - j)))
+        heard, block = self.heard, np.arange(self.n_blocks)
+        by = np.full(self.n_blocks, -1)
+        for layer in range(1, self.layers + 1):
+            rows = np.flatnonzero(heard == layer)
+            could = (self.kinds[layer - 1][rows] != NONE) & (heard >= 0) & (heard < layer)  # (rows, N)
+            order = heard * self.n_blocks + abs(rows[:, None] - block)
+            by[rows] = np.where(could, order, np.iinfo(np.int64).max).argmin(1)
         return by
 
     @cached_property
@@ -94,18 +95,25 @@ def layers_of(patterns: Stack, layers: int, fresh: bool) -> tuple[BlockPattern, 
     return tuple(patterns.for_layers(layers)) if fresh else (patterns,) * layers
 
 
+@lru_cache(maxsize=2 * DEEPEST)
 def joined_kinds(p: BlockPattern) -> np.ndarray:
     """uint8 (N, N): the kinds of all heads together; where they differ global, then window, then random."""
     kinds, joined = p.kinds().numpy(), np.zeros((p.n_blocks, p.n_blocks), np.uint8)
     for kind in (OTHER, RANDOM, WINDOW, GLOBAL):  # the strongest last
         joined[(kinds == kind).any(0)] = kind
+    joined.flags.writeable = False
     return joined
 
 
 def describe_flow(patterns: Stack, source: int, layers: int, fresh: bool = True, target: int | None = None) -> str:
     """In words: how many blocks have heard of block `source` after each layer, the path to `target`, and which blocks
     hear late or never."""
-    flow = Flow(layers_of(patterns, layers, fresh), source)
+    return flow_in_words(Flow(layers_of(patterns, layers, fresh), source), target)
+
+
+def flow_in_words(flow: Flow, target: int | None) -> str:
+    """The words of :func:`describe_flow` for a flow that is there already."""
+    source = flow.source
     steps = [f"{heard} after {counted(layer, 'layer')}" for layer, heard in enumerate(flow.spread()) if layer]
     lines = [f"News of block {source} is with 1 of {counted(flow.n_blocks, 'block')} at first, {', '.join(steps)}."]
     lines += [describe_path(flow, target)] if target is not None else []

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from bigbird_mini.pattern import BlockPattern
 from bigbird_mini.plans import whole
-from bigbird_mini.viz.flow import DEEPEST, LARGEST, Flow, Stack, describe_flow, describe_path, layers_of
+from bigbird_mini.viz.flow import DEEPEST, LARGEST, Flow, Stack, describe_flow, describe_path, flow_in_words, layers_of
 from bigbird_mini.viz.flow_draw import draw_flow, ink_on, shades
 from bigbird_mini.viz.instrument import Instrument, script
 from bigbird_mini.viz.words import counted
@@ -57,6 +57,7 @@ class FlowExplorer(Instrument):
 
     def __init__(self, patterns: Mapping[str, Stack], **settings: Any) -> None:
         self._patterns = dict(patterns)
+        self._stacks: dict[str, dict[bool, tuple[BlockPattern, ...]]] = {}
         self._flow: Flow | None = None
         self._of: tuple[Any, ...] = ()
         super().__init__(title="Information flow", names=list(patterns), chosen=next(iter(patterns)), **settings)
@@ -94,12 +95,14 @@ class FlowExplorer(Instrument):
             self._start(source)
         self.path_words = "" if self.target < 0 else describe_path(self.flow, self.target)
         self.words = self._say()
-        self.description = describe_flow(self._patterns[self.chosen], source, self.layers, self.fresh, self._target())
+        self.description = flow_in_words(self.flow, self._target())
 
     def _start(self, source: int) -> None:
         """News from another block, or through another pattern."""
         patterns = self._patterns[self.chosen]
-        flows = {fresh: Flow(layers_of(patterns, self.layers, fresh), source) for fresh in (True, False)}
+        if self.chosen not in self._stacks:
+            self._stacks[self.chosen] = {fresh: layers_of(patterns, self.layers, fresh) for fresh in (True, False)}
+        flows = {fresh: Flow(stack, source) for fresh, stack in self._stacks[self.chosen].items()}
         flow = self._flow = flows[self.fresh]
         self._of = self.chosen, self.fresh, source
         same = all(p is flow.stack[0] for p in flow.stack)
@@ -128,7 +131,7 @@ class FlowExplorer(Instrument):
 
 def explore_flow(
     pattern: Stack | Mapping[str, Stack],
-    token: int = 0,
+    token: int | None = None,
     layers: int = 6,
     block_size: int = 64,
     fresh: bool = True,
@@ -137,8 +140,9 @@ def explore_flow(
     """Pick a token and watch which blocks can have heard of it after each layer, as a ring, a matrix and a light cone.
 
     pattern: a BlockPattern for all layers (its random blocks drawn anew for each, or not: `fresh`), a list with one for
-    each layer, or several of these by name, to compare. target: the block whose path is shown; None takes one that
-    hears last. Raises ValueError for more than 256 blocks, more than 48 layers, or patterns of different sizes.
+    each layer, or several of these by name, to compare. token: where the news starts; None takes the middle of the
+    text. target: the block whose path is shown; None takes one that hears last. Raises ValueError for more than 256
+    blocks, more than 48 layers, or patterns of different sizes.
     """
     patterns = pattern if isinstance(pattern, Mapping) else {"pattern": pattern}
     layers, block_size = whole(layers, "layers", least=1), whole(block_size, "block_size", least=1)
@@ -164,7 +168,7 @@ def explore_flow(
         n_blocks=n_blocks,
         block_size=block_size,
         layers=layers,
-        token=token,
+        token=n_blocks * block_size // 2 if token is None else token,
         fresh=fresh,
         target=-1 if target is None else target,
     )

@@ -14,11 +14,7 @@ function render({ model, el }) {
   let cursor = null;                           // [query token, key token] that is pointed at
   let side = SIDE, kinds = null, steps = [], base = null, baseKey = "", version = 0;
 
-  const ui = frame(model, el, "pattern", () => paint());
-  const tell = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const ui = frame(model, el, "pattern", () => paint()), { tell } = ui;
 
   // ------------------------------------------------------------ what is where
 

@@ -42,22 +42,32 @@ function frame(model, el, kind, redraw) {
   const heard = element("div", { class: "bb-heard", "aria-live": "polite" });
   const parts = [];     // controls that follow the model
   const endings = [];   // what to undo when the view goes
-  let patience = 0, quiet = 0, waiting = 0;
+  let patience = 0, quiet = 0, waiting = false, own = false, gone = false;
 
   const say = (text) => {
     clearTimeout(quiet);
     quiet = setTimeout(() => { heard.textContent = text; }, QUIET);
   };
   const refresh = () => {
-    waiting = 0;
+    waiting = false;
+    if (gone) return;
     parts.forEach((part) => part.refresh());
     redraw();
     root.dataset.drawn = String(Number(root.dataset.drawn ?? 0) + 1);
   };
-  const soon = () => { waiting ||= requestAnimationFrame(refresh); };   // several traits change at once: draw once
-  const change = (values) => {
+  const soon = () => {   // several traits change at once: draw once
+    if (waiting || own) return;
+    waiting = true;
+    queueMicrotask(refresh);
+  };
+  const tell = (values) => {   // Python need not answer
     for (const [name, value] of Object.entries(values)) model.set(name, value);
     model.save_changes();
+  };
+  const change = (values) => {   // the picture changes when it has answered
+    own = true;
+    tell(values);
+    own = false;
     clearTimeout(patience);
     patience = setTimeout(() => { problem.textContent = SILENT; }, PATIENCE);
   };
@@ -75,10 +85,11 @@ function frame(model, el, kind, redraw) {
   on("change:answers", answered);
 
   // the theme of JupyterLab, or of the system: colours on a canvas do not follow by themselves
-  const theme = new MutationObserver(soon);
+  const repaint = () => { shades.delete(root); soon(); };
+  const theme = new MutationObserver(repaint);
   theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "class"] });
   const system = window.matchMedia("(prefers-color-scheme: dark)");
-  system.addEventListener("change", soon);
+  system.addEventListener("change", repaint);
   let width = 0;
   const size = new ResizeObserver(() => {
     if (Math.abs(root.clientWidth - width) < 2) return;
@@ -86,17 +97,17 @@ function frame(model, el, kind, redraw) {
     soon();
   });
   size.observe(root);
-  endings.push(() => { theme.disconnect(); size.disconnect(); system.removeEventListener("change", soon); });
+  endings.push(() => { theme.disconnect(); size.disconnect(); system.removeEventListener("change", repaint); });
 
   el.append(root);
   answered();
   return {
-    root, problem, heard, change, refresh, soon, on,
+    root, problem, heard, change, tell, refresh, on,
     add: (part) => { parts.push(part); return part.row; },
     ending: (action) => endings.push(action),
     end: () => {
       [patience, quiet].forEach(clearTimeout);
-      cancelAnimationFrame(waiting);
+      gone = true;
       endings.forEach((action) => action());
     },
   };
@@ -153,7 +164,7 @@ function choice(model, { trait, label, options, change, hidden = () => false }) 
 }
 
 function toggle(model, { trait, label, change, hidden = () => false }) {
-  const input = element("input", { type: "checkbox", ...OWN_KEYS });
+  const input = element("input", { type: "checkbox", "aria-label": label, ...OWN_KEYS });
   const row = element("label", { class: "bb-toggle" }, input, element("span", {}, label));
   input.addEventListener("change", () => change({ [trait]: input.checked }));
   const refresh = () => {
@@ -228,7 +239,13 @@ function sharp(canvas, width, height) {
 }
 
 // The colours of the page, as a canvas wants them; light or dark.
+const shades = new WeakMap();
 function colours(root) {
+  if (!shades.has(root)) shades.set(root, readColours(root));
+  return shades.get(root);
+}
+
+function readColours(root) {
   const probe = element("span");
   root.append(probe);
   const read = (name) => {
@@ -287,10 +304,11 @@ function legendList(legend, side, used) {
 }
 
 function table(rows, head = null) {
+  const kept = (words) => words.replace(/(\d) (?=[kKMGTP]?i?B\b)/g, "$1\u00a0");   // a number stays with its unit
   const node = element("table");
   if (head) node.append(element("tr", {}, ...head.map((words) => element("th", { scope: "col" }, words))));
   for (const [name, ...values] of rows) {
-    node.append(element("tr", {}, element("th", { scope: "row" }, name), ...values.map((v) => element("td", {}, v))));
+    node.append(element("tr", {}, element("th", { scope: "row" }, name), ...values.map((v) => element("td", {}, kept(v)))));
   }
   return node;
 }

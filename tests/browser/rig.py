@@ -6,6 +6,7 @@ Needs Playwright (the extra `browser`) and a Chromium: on the path, named by the
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import secrets
@@ -33,7 +34,6 @@ START = 90  # seconds that JupyterLab, a kernel and a first import may take on a
 READY = """() => { const w = window.jupyterapp && window.jupyterapp.shell.currentWidget;
   return w && w.context && w.context.isReady && w.context.sessionContext.session
     && w.context.sessionContext.session.kernel }"""
-RUN_ALL = "async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells') }"
 EXECUTE = """async (code) => {
   const kernel = window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel;
   const future = kernel.requestExecute({ code, store_history: false });
@@ -147,13 +147,34 @@ class Notebook:
         """Run code in the notebook's kernel; what it prints, or its error."""
         return self.page.evaluate(EXECUTE, code).strip()
 
-    def run_all(self) -> None:
-        self.page.evaluate(RUN_ALL)
+    def value(self, expression: str) -> Any:
+        """What an expression is in the kernel, of the kinds that JSON knows."""
+        return json.loads(self.python(f"import json; print(json.dumps({expression}))"))
+
+    def until(self, expression: str, wanted: Any) -> None:
+        """Wait until an expression has this value in the kernel."""
+        end = time.monotonic() + 10
+        while (found := self.value(expression)) != wanted:
+            assert time.monotonic() < end, f"{expression} is {found!r}, not {wanted!r}"
+            time.sleep(0.05)
+
+    def fresh(self) -> None:
+        """Run all cells again and wait for the new widgets."""
+        old = "for (const e of document.querySelectorAll('.bb-instrument')) e.dataset.old = '1'"
+        self.page.evaluate(f"() => {{ {old} }}")
+        self.page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+        self.page.wait_for_function("() => !document.querySelector('.bb-instrument[data-old]')")
+        self.page.wait_for_function("() => document.querySelector('.bb-instrument[data-drawn]')")
+
+    def take_errors(self) -> list[str]:
+        found, self.errors[:] = list(self.errors), []
+        return found
 
     def theme(self, name: str) -> None:
         """ "Light" or "Dark"."""
         self.page.emulate_media(color_scheme=name.lower())
         self.page.wait_for_function(f"() => document.body.dataset.jpThemeName === 'JupyterLab {name}'")
+        self.page.wait_for_timeout(300)  # the canvases are drawn anew
 
 
 def open_notebook(

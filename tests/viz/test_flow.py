@@ -96,7 +96,7 @@ def test_a_list_of_layers():
 
 
 def test_wrong_settings_are_a_sentence_and_the_picture_stays():
-    widget = explore_flow(P, layers=2)
+    widget = explore_flow(P, 0, layers=2)
     before = widget.heard
     widget.token = 20 * 64
     assert "token=1280 is out of range: allowed are 0 to 1279" in widget.problem and widget.heard == before
@@ -138,10 +138,10 @@ def test_the_still_picture_shows_ring_matrix_and_cone():
 
 
 def test_bundle_and_repr():
-    widget = explore_flow(P, layers=3)
+    widget = explore_flow(P, 0, layers=3)
     data, _ = widget._repr_mimebundle_()
     assert data["image/png"] in data["text/html"] and "News of block 0" in data["text/html"]
-    assert repr(widget) == repr(explore_flow(P, layers=3)) and repr(widget).startswith("FlowExplorer: 20 blocks")
+    assert repr(widget) == repr(explore_flow(P, 0, layers=3)) and repr(widget).startswith("FlowExplorer: 20 blocks")
 
 
 def test_the_words_alone_answer_questions():
