@@ -157,7 +157,7 @@ def test_bytes_kept_in_training_are_those_of_the_real_model(kind, route, B, hidd
         x = torch.ones(B, n, dtype=torch.long)
         autograd = kept_bytes(lambda: net(x, labels=x.clone()).loss if lm else net(x).last_hidden_state)
         ids = 8 * n * (2 * B + 1) + (8 * n * B if lm else 0)  # words, types, positions, labels: not in the price
-        returned = 4 * B * n * (config.vocab_size if lm else config.hidden_size)  # held, but not for the backward pass
+        returned = 0 if lm else 4 * B * n * config.hidden_size  # held, but not for the backward pass
         return autograd - ids + returned
 
     def price(n):

