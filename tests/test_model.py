@@ -327,8 +327,9 @@ def test_a_document_with_holes_reaches_to_its_last_real_token():
     assert [p.unpadded().n_blocks for p in seen[0]] == [6, 17]  # 21 tokens, and not the 8 that are real
 
 
-def test_dropout_comes_before_the_norm_of_the_embeddings_and_after_both_halves_of_a_layer():
-    config = dataclasses.replace(SMALL, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.0)
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_dropout_comes_before_the_norm_of_the_embeddings_and_after_both_halves_of_a_layer(norm):
+    config = dataclasses.replace(SMALL, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.0, norm=norm)
     torch.manual_seed(0)
     net = BigBirdModel(config).train()
     x = net.embeddings(net.embeddings.word(ids(2, 12)), torch.zeros(2, 12, dtype=torch.long))
