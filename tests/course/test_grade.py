@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("nbval")
 ROOT = Path(__file__).parents[2]
 NAME = "01_dense_attention.ipynb"
-TIMEOUT = 3
+TIMEOUT = 8
 SCALE = "q.shape[-1] ** 0.5"
 
 
@@ -74,8 +74,8 @@ def killed():
 def shadowed():
     """`check` does nothing any more, and a tag excuses every exception."""
     notebook = solution()
-    cell(notebook, "imports")["source"] = "check = lambda *a: None"
-    for number in "123":
+    cell(notebook, "imports")["source"] += "\ncheck = lambda *a: None"
+    for number in "12345":
         cell(notebook, f"check-1-{number}")["metadata"]["tags"] = ["raises-exception", "nbval-skip"]
     return notebook
 
@@ -131,13 +131,16 @@ def graded(tmp_path_factory):
     return {"run": done, "score": rows, "cases": by_case, "folder": folder}
 
 
+LAST = {"1.4": ("right", 2), "1.5": ("right", 3)}
+
+
 def outcomes(rows):
     return {number: (row["outcome"], row["points"]) for number, row in rows.items()}
 
 
 def test_points_add_up(graded):
     assert graded["run"].returncode == 1, graded["run"].stdout
-    assert graded["score"]["max"] == 5 * 10
+    assert graded["score"]["max"] == 10 * 10
     assert graded["score"]["points"] == sum(row["points"] for row in graded["score"]["tasks"])
     for row in graded["score"]["tasks"]:
         assert row["points"] == (row["max"] if row["outcome"] == "right" else 0)
@@ -146,37 +149,39 @@ def test_points_add_up(graded):
 
 def test_untouched_copy_of_an_exercise(graded):
     rows = graded["cases"]["exercises"]
-    assert set(outcomes(rows).values()) == {("not attempted", 0)} and len(rows) == 3
+    assert set(outcomes(rows).values()) == {("not attempted", 0)} and len(rows) == 5
 
 
 def test_wrong_edited_and_missing(graded):
     rows = graded["cases"]["mixed"]
-    assert outcomes(rows) == {"1.1": ("wrong", 0), "1.2": ("not run", 0), "1.3": ("right", 1)}
-    assert "first difference is at query 0" in rows["1.1"]["why"]
+    assert outcomes(rows) == {"1.1": ("wrong", 0), "1.2": ("not run", 0), "1.3": ("right", 1)} | LAST
+    assert "No 1/√d: " in rows["1.1"]["why"]
     assert "edited; the original was run" in rows["1.1"]["why"]
     assert "check cell is missing. Get a fresh copy of the exercise" in rows["1.2"]["why"]
 
 
 def test_crashes_show_the_learners_lines_only(graded):
     rows = graded["cases"]["crashing"]
-    assert outcomes(rows) == {"1.1": ("error", 0), "1.2": ("error", 0), "1.3": ("right", 1)}
+    assert outcomes(rows) == {"1.1": ("error", 0), "1.2": ("error", 0), "1.3": ("right", 1)} | LAST
     assert rows["1.1"]["why"].startswith("There is no `head_attention`: cell 2 «def head_attention(q, k, v)» failed")
     assert "SyntaxError" in rows["1.1"]["why"]
     first, *lines = rows["1.2"]["why"].splitlines()
-    assert first.startswith("KeyError: 'd' (called with q of shape (2, 3, 7, 5)")
+    assert first.startswith("KeyError: 'd' (called with q of shape (2, 3, 5, 5)")
     assert lines == ["Your code:", "  line 5: return scale(q)", "  line 2: return x / {}['d']"]
 
 
 def test_endless_loops_stop_and_the_rest_is_graded(graded):
     rows = graded["cases"]["endless"]
-    assert outcomes(rows) == {"1.1": ("error", 0), "1.2": ("error", 0), "1.3": ("right", 1)}
+    assert outcomes(rows) == {"1.1": ("error", 0), "1.2": ("error", 0), "1.3": ("right", 1)} | LAST
     for number in ("1.1", "1.2"):
         assert rows[number]["why"] == f"Stopped after {TIMEOUT} s: an endless loop, or far too slow."
 
 
 def test_killed_kernel(graded):
     rows = graded["cases"]["killed"]
-    assert outcomes(rows) == {"1.1": ("right", 2), "1.2": ("error", 0), "1.3": ("not run", 0)}
+    assert outcomes(rows) == {"1.1": ("right", 2), "1.2": ("error", 0), "1.3": ("not run", 0)} | dict.fromkeys(
+        LAST, ("not run", 0)
+    )
     assert rows["1.2"]["why"].startswith("The kernel died while this cell ran")
     assert "in an earlier cell" in rows["1.3"]["why"]
 
@@ -187,7 +192,7 @@ def test_replaced_check(graded):
 
 
 def test_odd_files_get_their_points(graded):
-    assert [row["points"] for row in graded["cases"]["odd"].values()] == [2, 2, 1]
+    assert [row["points"] for row in graded["cases"]["odd"].values()] == [2, 2, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,7 @@ def test_odd_files_get_their_points(graded):
 )
 def test_unreadable_files_cost_their_points_only(graded, case, words):
     rows = graded["cases"][case]
-    assert outcomes(rows) == dict.fromkeys(("1.1", "1.2", "1.3"), ("not run", 0))
+    assert outcomes(rows) == dict.fromkeys(("1.1", "1.2", "1.3", "1.4", "1.5"), ("not run", 0))
     assert all(words in row["why"] and "fresh copy" in row["why"] for row in rows.values())
 
 
@@ -209,10 +214,10 @@ def test_what_is_printed(graded):
     assert "\x1b" not in out and "Traceback" not in out and "restore" not in out
     assert "killed/01_dense_attention.ipynb::task 1.1 one head by hand PASSED" in out
     table = out[out.index("= score =") :]
-    assert "killed/01_dense_attention.ipynb: 2/5" in table
+    assert "killed/01_dense_attention.ipynb: 2/10" in table
     assert re.search(r"^right +1\.1 one head by hand +2/2$", table, re.M)
     assert re.search(r"^error in code +1\.2 many heads, real tokens only +0/2 +The kernel died", table, re.M)
-    assert f"score: {graded['score']['points']}/50 points" in table
+    assert f"score: {graded['score']['points']}/100 points" in table
 
 
 def test_junit_properties_are_scalars(graded):
@@ -223,6 +228,8 @@ def test_junit_properties_are_scalars(graded):
         ("1.1", "2", "2", "right"),
         ("1.2", "0", "2", "error"),
         ("1.3", "0", "1", "not run"),
+        ("1.4", "0", "2", "not run"),
+        ("1.5", "0", "3", "not run"),
     ]
 
 
