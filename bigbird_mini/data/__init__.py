@@ -1,5 +1,6 @@
 """Real data that is always there, offline: a genome in the package, and the text of the reader's own Python."""
 
+from .batches import BatchesByLength, batches_by_length
 from .bpe import BPETokenizer, bpe_tokenizer
 from .genome import GENOME_LETTERS, genome
 from .minilm import minilm
@@ -19,10 +20,12 @@ __all__ = [
     "GENOME_LETTERS",
     "REPLICHORE_LENGTHS",
     "BPETokenizer",
+    "BatchesByLength",
     "ByteTokenizer",
     "DNATokenizer",
     "Document",
     "ReplichoreSplit",
+    "batches_by_length",
     "bpe_tokenizer",
     "genome",
     "genome_codes",
