@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bigbird_mini.data import leads, replichore_split, replichore_windows, reverse_complement
+from bigbird_mini import BigBirdModel
+from bigbird_mini.data import genome_encoder, leads, replichore_split, replichore_windows, reverse_complement
 from bigbird_mini.jobs import genome, genome_table
 from bigbird_mini.jobs import genome_controls as controls
 from bigbird_mini.jobs.__main__ import main as jobs
@@ -123,6 +124,19 @@ def test_saved_and_loaded_it_says_the_same(tmp_path):
     (tmp_path / "full" / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(ValueError, match=r"holds no model of the genome job: its config\.json has no 'strand'"):
         StrandModel.load(tmp_path / "full")
+
+
+def test_the_encoder_of_the_package_does_what_it_says():
+    """On a few of the validation windows, as their labels say; loaded as an encoder alone, the same vectors."""
+    folder = genome_encoder()
+    net, about = StrandModel.load(folder), json.loads((folder / "config.json").read_text("utf-8"))["strand"]
+    assert net.config == strand_config("W+G+R") and not net.training
+    assert (about["length"], about["pattern"], about["seed"], about["validation"]) == (16384, "W+G+R", 0, 1.0)
+    centres = replichore_split(0).validation[::25]
+    assert genome.scores("validation", genome.predict(net, centres, 16384), centres)["validation"] == 1.0
+    x = bases(1, 4096)
+    alone = BigBirdModel.from_pretrained(folder)(inputs_embeds=net.tokens(x)).global_hidden_state[:, 0]
+    assert torch.equal(alone, net.features(x))
 
 
 # ---------------------------------------------------------------- the controls
@@ -282,7 +296,7 @@ def record(run, test, **more):
 def test_the_cells_are_all_there_once():
     full, quick = genome_table.cells(), genome_table.cells(quick=True)
     assert len(set(full)) == len(full) == 1 + 2 + 30 + 6 + 6 + 12 and full[0].bases_per_token == 1
-    assert len(set(quick)) == len(quick) == 2 + 10 + 2 + 2 + 4 and {run.seed for run in quick} == {0}
+    assert len(set(quick)) == len(quick) == 2 + 5 + 3 + 1 + 4 and {run.seed for run in quick} == {0}
     assert set(quick) < set(full) and len({run.name for run in full}) == len(full)
 
 
@@ -330,6 +344,7 @@ def test_the_table_as_text():
               (("full", 12.5), ("W+G+R", 0.5))]  # fmt: skip
     for line in lines[-2:]:
         del line["test"]
+    lines.append(record(Run(steps=30), 0.1))  # of somebody's quick look
     text = genome_table.markdown(lines)
     assert "| **W+G+R**, BigBird |  | 0.710 ± 0.010 |  | 0.960 ± 0.010 |" in text
     assert "| W |  |  |  | 0.650 (1 seed) |" in text and "| W+G |" not in text
