@@ -1,4 +1,4 @@
-"""Two blocks of code with a promise: draws that follow from a number, and an update that Ctrl-C cannot cut in half."""
+"""Blocks of code with a promise: draws that follow from a number, and a step that is done in whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 
 @contextmanager
@@ -22,6 +23,20 @@ def drawn_from(seed: int, number: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int.from_bytes(digest, "little"))
         yield
+
+
+@contextmanager
+def or_nothing(model: nn.Module) -> Iterator[None]:
+    """If the block fails, or Ctrl-C ends it, gradients go and buffers (the averages of a BatchNorm) are as before."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    except BaseException:
+        model.zero_grad()
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(before[name])
+        raise
 
 
 @contextmanager

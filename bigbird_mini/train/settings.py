@@ -51,7 +51,7 @@ class TrainSettings:
         self._check("clip", lambda clip: clip is None or clip > 0, "a number above 0, or None")
         self._check(
             "warmup",
-            lambda warmup: 0 <= warmup < 1 or (warmup <= self.steps and warmup == int(warmup)),
+            lambda warmup: 0 <= warmup < 1 or (1 <= warmup <= self.steps and warmup == int(warmup)),
             f"a share below 1, or a whole number of steps up to steps={self.steps}",
         )
         self._check(

@@ -21,7 +21,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from . import saving
-from .contexts import drawn_from, undivided
+from .contexts import drawn_from, or_nothing, undivided
 from .history import History, Record
 from .matching import changes, config_of, load_moments, misfits, moments
 from .settings import TrainSettings, device_of
@@ -133,8 +133,9 @@ class Trainer:
         self._look_at_folder()
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(step)
-        loss = self._backward()
-        norm = self._clipped(loss)
+        with or_nothing(self.model):
+            loss = self._backward()
+            norm = self._clipped(loss)
         with undivided():
             self.optimizer.step()
             self.steps_done = step
@@ -207,11 +208,12 @@ class Trainer:
         lengths = dict(zip(named, each, strict=True))
         whole = math.sqrt(sum(length * length for length in each))
         if not (math.isfinite(loss) and math.isfinite(whole)):
-            self.optimizer.zero_grad()
             raise Diverged(self._what_went_wrong(loss, lengths))
         self._lengths = lengths
-        if self.settings.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(named.values(), self.settings.clip, torch.tensor(whole))
+        clip = self.settings.clip
+        if clip is not None and whole > clip:
+            for p in named.values():
+                p.grad *= clip / whole
         return whole
 
     def _what_went_wrong(self, loss: float, lengths: dict[str, float]) -> str:
@@ -256,8 +258,8 @@ class Trainer:
         """Take the steps that are left, or so many of them, with a line of progress, and leave a checkpoint.
 
         ``stop()``, from a callback or another thread, ends it after the step under way. Ctrl-C ends it at once: the
-        step under way is given up, a checkpoint of the last whole one is written, and KeyboardInterrupt goes on, with
-        a note that says where.
+        step under way is given up, a checkpoint of the last whole one is written, and KeyboardInterrupt goes on with a
+        note that says where; so do the errors of batches, evaluate and callbacks.
         """
         goal = self.settings.steps if steps is None else min(self.settings.steps, self.steps_done + steps)
         self._look_at_folder()
@@ -275,10 +277,11 @@ class Trainer:
                     bar.set_postfix(loss=f"{record['loss']:.4g}", rate=f"{record['learning_rate']:.2g}", refresh=False)
                     bar.update()
             self._save_if_new()
-        except KeyboardInterrupt as interrupt:
-            self._save_if_new()
-            kept = f"its checkpoint is in {self.folder}; resume() goes on" if self._saved else "run() goes on"
-            interrupt.add_note(f"Stopped after step {self.steps_done} of {self.settings.steps}; {kept}.")
+        except BaseException as error:  # Ctrl-C, or a batch, evaluate, a callback that failed
+            if not isinstance(error, (Diverged, OSError)):  # nothing to keep, or nowhere to keep it
+                self._save_if_new()
+            kept = f"checkpoint step_{self._saved:08d} is in {self.folder}" if self._saved else "no checkpoint is kept"
+            error.add_note(f"{self.steps_done} of {self.settings.steps} steps are done; {kept}.")
             raise
         finally:
             self._stop.clear()
