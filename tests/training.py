@@ -33,7 +33,7 @@ class Toy(nn.Module):
 def batches(number):
     """Ids (3, 8), and as labels what follows them."""
     ids = torch.randint(1, 11, (3, 9), generator=torch.Generator().manual_seed(number))
-    return {"input_ids": ids[:, :-1], "labels": ids[:, 1:].clone()}
+    return {"input_ids": ids[:, :-1].clone(), "labels": ids[:, 1:].clone()}
 
 
 def settings(**changes):

@@ -44,15 +44,16 @@ def misfits(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
         return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
     here, there = model.state_dict(), checkpoint.model
+    both = [name for name in here if name in there]
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     moved = sorted({key.partition("/")[2] for key in checkpoint.optimizer} & set(here))
     return [
-        *(f"it has {name}, and the model does not" for name in there if name not in here),
+        *(f"it has {name}, and the model does not" for name in sorted(there) if name not in here),
         *(f"the model has {name}, and it does not" for name in here if name not in there),
         *(
             f"{name} is {kind(there[name])} there and {kind(here[name])} here"
-            for name in here
-            if name in there and kind(here[name]) != kind(there[name])
+            for name in both
+            if kind(here[name]) != kind(there[name])
         ),
         *(f"{name} was trained there and is frozen here" for name in moved if name not in trained),
     ]

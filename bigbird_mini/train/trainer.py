@@ -302,7 +302,8 @@ class Trainer:
         if self._ready or self.folder is None or not self.workers.first:
             return
         trained = sum(p.nbytes for p in self.model.parameters() if p.requires_grad)
-        size = sum(tensor.nbytes for tensor in self.model.state_dict().values()) + 2 * trained + 100_000
+        size = sum(tensor.nbytes for tensor in self.model.state_dict().values()) + 2 * trained
+        size += 100_000 + 250 * self.settings.steps  # the rest of the state, and a line of history for each step
         saving.check_folder(self.folder, size, self.settings.keep)
         older = saving.checkpoints(self.folder)
         if older and self.steps_done == 0:
