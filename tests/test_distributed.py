@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from bigbird_mini.train import Trainer, saving
+from bigbird_mini import BigBirdForMaskedLM
+from bigbird_mini.train import Trainer, TrainSettings, saving
 
 HERE = Path(__file__).parent / "distributed"
+DOCS = Path(__file__).parents[1] / "docs"
 job = runpy.run_path(str(HERE / "job.py"))
 pytestmark = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="needs gloo"
@@ -64,3 +67,18 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     # One process alone may go on with what two have begun.
     one = Trainer(job["model"](7), job["batches"], job["settings"](), folder=folder)
     assert one.resume() == 12 and [row["step"] for row in one.history] == list(range(1, 13))
+
+
+def test_the_example_of_fsdp2_takes_the_steps_of_the_trainer(tmp_path):
+    rows = torchrun(DOCS / "fsdp2.py", "--steps", 4, "--save", tmp_path / "trained.safetensors")
+    example = runpy.run_path(str(DOCS / "fsdp2.py"))
+    torch.manual_seed(0)
+    given = TrainSettings(4, learning_rate=1e-3, clip=1.0, warmup=1, accumulation=2, device="cpu")
+    want = Trainer(BigBirdForMaskedLM(example["CONFIG"]), example["batches"], given)
+    want.run(progress=False)
+    same(rows, want.history, within=1e-4)
+    trained = load_file(tmp_path / "trained.safetensors")
+    assert trained.keys() == want.model.state_dict().keys()
+    for name, tensor in want.model.state_dict().items():
+        assert torch.allclose(trained[name], tensor, rtol=0, atol=1e-4), name
+    assert min(row["gradient_norm"] for row in rows) > 1.0  # clipped

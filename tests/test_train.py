@@ -1,10 +1,12 @@
-"""A step is what it says, against an AdamW written by hand; stops, stumbles and settings. Checkpoints: test_train_survives."""
+"""A step is what it says, against an AdamW written by hand; stops, stumbles, settings. See test_train_survives, too."""
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -461,3 +463,14 @@ def test_logits_and_loss_of_the_toy_agree():
     out = Toy(dropout=0.0)(**batch)
     assert out.loss.item() == pytest.approx(F.cross_entropy(out.logits.flatten(0, 1), batch["labels"].flatten()).item())
     assert isinstance(Toy(), nn.Module)
+
+
+def test_what_the_documentation_shows_runs(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec("\n".join(blocks), names)
+    assert names["trainer"].steps_done == 6 and (tmp_path / "my_training" / "step_00000006").is_dir()
+    per_epoch, padding = re.match(r"(\d+) batches an epoch, (.*)% of", capsys.readouterr().out).groups()
+    assert int(per_epoch) > 5 and float(padding) < 10
