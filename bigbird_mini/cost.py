@@ -135,7 +135,8 @@ def model_cost(
     autograd keeps of the plain formula, which for each layer is 8 vectors of the hidden and 2 of the feed-forward size
     a token, and the weights; with the config's dropouts also the dropped weights, and masks of ``mask_bytes`` (on a CPU
     torch keeps whole numbers: dtype_bytes). In BERT's shape that is s·b·h (34 + 5 a s / h) bytes a layer in half
-    precision (Korthikanti et al. 2022). Left out: token ids, and what a backward pass makes meanwhile.
+    precision (Korthikanti et al. 2022). Of the logits nothing is kept in training: the loss makes them a few rows at a
+    time. Left out: token ids, and what a backward pass makes meanwhile, those rows too.
 
     p: the pattern of every layer; a document has p.n_blocks * block_size tokens.
     fused: nothing is held for the score entries, and in training one number more for each token and head.
@@ -156,7 +157,7 @@ def model_cost(
         dropped = getattr(config, "attention_probs_dropout_prob", 0) > 0
         each = 0 if fused else 2 * dtype_bytes + masks if dropped else dtype_bytes  # bytes for each score entry
         held = layers * attention_bytes(p, block_size, heads, each, 1, batch)
-        values = layers * (8 * h + 2 * wide) + 2 * h + (3 * h + 2 * vocabulary if masked_lm else 0)
+        values = layers * (8 * h + 2 * wide) + 2 * h + (3 * h if masked_lm else 0)
         sums = 2 * (2 * layers + 1 + masked_lm) + fused * layers * heads  # of norms and softmax, in float32
         masked = (2 * layers + 1) * h if getattr(config, "hidden_dropout_prob", 0) > 0 else 0
         rest = batch * n * (values * dtype_bytes + 4 * sums + masked * masks)

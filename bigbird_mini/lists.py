@@ -10,9 +10,12 @@ A row in which a block counts more than once lists all that it reads.
 
 from __future__ import annotations
 
+import itertools
 import json
+from functools import cached_property, partialmethod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -146,12 +149,34 @@ def checked(n_blocks: int, every: Any, keys: Any, kinds: Any, counts: Any) -> Li
     return lists
 
 
+_numbers = itertools.count(1)
+_living: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
+def numbered(number: int) -> Any:
+    """The BlockPattern of this number: an operator of torch takes numbers and tensors, and no pattern.
+
+    Raises RuntimeError where nobody has kept it.
+    """
+    try:
+        return _living[number]
+    except KeyError:
+        raise RuntimeError(f"pattern number {number} is gone; hold the BlockPattern as long as its number") from None
+
+
 class Listed:
     """What is stored as such lists: how to look at it, and how to keep it in a file. The base of BlockPattern."""
 
     heads: int
     n_blocks: int
+    number: int
     _lists: Lists
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        p = super().__new__(cls)
+        p.number = next(_numbers)
+        _living[p.number] = p
+        return p
 
     @property
     def _every(self) -> np.ndarray:
@@ -223,12 +248,13 @@ class Listed:
 
     def density(self) -> float:
         """Share of all (query block, key block) pairs that are read, over all heads; 1.0 is dense attention."""
-        return float(self._count().sum()) / (self.heads * self.n_blocks**2)
+        return float(self._count.sum()) / (self.heads * self.n_blocks**2)
 
     def keys_per_query(self, block_size: int) -> torch.Tensor:
         """int64 (heads, N): how many key tokens each query of a block reads."""
-        return torch.from_numpy(self._count() * whole(block_size, "block_size", least=1))
+        return torch.from_numpy(self._count * whole(block_size, "block_size", least=1))
 
+    @cached_property
     def _count(self) -> np.ndarray:
         """int64 (heads, N): how many blocks each row reads."""
         return np.where(self._every > 0, self.n_blocks, (self._keys < self.n_blocks).sum(-1))
@@ -249,12 +275,22 @@ class Listed:
 
     # ---------------------------------------------------------------- keeping
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself, as it cannot change."""
+        return self
+
+    __copy__ = partialmethod(__deepcopy__, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process may know: there, the pattern gets a number of its own."""
+        return {name: value for name, value in vars(self).items() if name != "number"}
+
     def to_json(self) -> str:
         """The pattern as text, with what BlockPattern.for_layers needs; :meth:`from_json` reads it."""
         return json.dumps({"format": _FORMAT, "version": _VERSION, **self._state()}, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Any:
+    def from_json(cls, text: str | bytes) -> Self:
         """The pattern that :meth:`to_json` wrote. Raises ValueError for a damaged text or an unknown version."""
         try:
             state = json.loads(text)
@@ -273,7 +309,7 @@ class Listed:
         Path(path).write_text(self.to_json(), "utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Any:
+    def load(cls, path: str | Path) -> Self:
         """The pattern that :meth:`save` wrote. Raises ValueError for a damaged file or an unknown version."""
         try:
             return cls.from_json(Path(path).read_bytes())

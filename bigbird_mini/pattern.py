@@ -40,7 +40,10 @@ class BlockPattern(lists.Listed):
     Attributes:
         n_blocks: N, the number of blocks of the text.
         heads: 1 (the same pattern for every head) or the number of heads.
+        number: of this object, in this process: lists.numbered finds the pattern by it while somebody holds it.
     """
+
+    _core: BlockPattern | None = None  # of a padded pattern, what it was before
 
     def __init__(
         self, every: np.ndarray, keys: np.ndarray, kinds: np.ndarray, counts: np.ndarray | None = None
@@ -50,17 +53,21 @@ class BlockPattern(lists.Listed):
         every: (heads, N) kind with which a row reads all blocks, 0 where it reads only those it lists.
         keys: (heads, N, K) the key blocks a row lists, N where it lists fewer than K. kinds: their kinds, same shape.
         counts: how often each of them counts, 1 to 255, same shape; None where all count once.
+        Raises ValueError for a key block that is none of 0 to N.
         """
+        n = every.shape[-1]
+        if keys.size and not 0 <= keys.min() <= keys.max() <= n:
+            wrong = keys.min() if keys.min() < 0 else keys.max()
+            raise ValueError(f"key block {wrong} is out of range: allowed are 0 to {n - 1}, and {n} for none")
         self.heads, self.n_blocks = every.shape
         self._lists = lists.canonical(every, keys, kinds, counts)
-        self._core = self
         self._parts: tuple[BlockPattern | Drawn, ...] = ()  # their union; none where nothing was drawn
 
     @classmethod
     def _from(cls, own: lists.Lists, parts: tuple[BlockPattern | Drawn, ...] = ()) -> BlockPattern:
         p = cls.__new__(cls)
         p.heads, p.n_blocks = own.every.shape
-        p._lists, p._core, p._parts = own, p, parts
+        p._lists, p._parts = own, parts
         return p
 
     # ---------------------------------------------------------------- building
@@ -97,6 +104,8 @@ class BlockPattern(lists.Listed):
         blocks: block indices, negative ones counted from the end; repeated ones merge. Raises ValueError out of range.
         """
         n = whole(n_blocks, "n_blocks", least=1)
+        if not isinstance(blocks, Iterable):
+            raise TypeError(f"global blocks must be a collection of block numbers, such as (0, -1), not {blocks!r}")
         chosen = set()
         for block in blocks:
             g = whole(block, "a global block")
@@ -261,7 +270,10 @@ class BlockPattern(lists.Listed):
     @classmethod
     def from_grid(cls, grid: Any) -> BlockPattern:
         """From a square table of True and False (or 1 and 0), (N, N) or (heads, N, N); row = query, column = key."""
-        g = np.asarray(grid.detach().cpu() if isinstance(grid, torch.Tensor) else grid)
+        try:
+            g = np.asarray(grid.detach().cpu() if isinstance(grid, torch.Tensor) else grid)
+        except ValueError:
+            raise ValueError("the rows of a grid must be equally long") from None
         if g.ndim not in (2, 3) or g.shape[-1] != g.shape[-2] or 0 in g.shape:
             raise ValueError(f"a grid of shape {g.shape} is not a pattern; it must be (N, N) or (heads, N, N)")
         if g.dtype != bool and not (g.dtype.kind in "iu" and np.isin(g, (0, 1)).all()):
@@ -313,7 +325,7 @@ class BlockPattern(lists.Listed):
     def _later(self, layers: int) -> BlockPattern:
         if not layers or not self._parts:
             return self
-        if self._core is not self:
+        if self._core is not None:
             return self._core._later(layers).padded(self.n_blocks)
         return self._union(layers)
 
@@ -337,13 +349,13 @@ class BlockPattern(lists.Listed):
         if n_blocks == self.n_blocks:
             return self
         wide = BlockPattern.__new__(BlockPattern)  # its own lists are made when somebody looks at them
-        wide.heads, wide.n_blocks, wide._core = self.heads, n_blocks, self._core
-        wide._parts = self._core._parts_after("padded", n_blocks)
+        wide.heads, wide.n_blocks, wide._core = self.heads, n_blocks, self.unpadded()
+        wide._parts = wide._core._parts_after("padded", n_blocks)
         return wide
 
     def unpadded(self) -> BlockPattern:
         """The pattern that :meth:`padded` was called on; itself where there was no padding."""
-        return self._core
+        return self if self._core is None else self._core
 
     @cached_property
     def _lists(self) -> lists.Lists:
@@ -355,7 +367,7 @@ class BlockPattern(lists.Listed):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BlockPattern):
             return NotImplemented
-        if self is other or (self.n_blocks == other.n_blocks and self._core is other._core):
+        if self is other or (self.n_blocks == other.n_blocks and self.unpadded() is other.unpadded()):
             return True
         return all(np.array_equal(a, b) for a, b in zip(self._lists, other._lists, strict=True))
 
@@ -372,7 +384,7 @@ class BlockPattern(lists.Listed):
         return self._digest
 
     def _state(self) -> dict[str, Any]:
-        if self._core is not self:
+        if self._core is not None:
             return {"padded": self.n_blocks, "pattern": self._core._state()}
         state = {name: None if x is None else x.tolist() for name, x in self._lists._asdict().items()}
         parts = [part.state() if isinstance(part, Drawn) else part._state() for part in self._parts]

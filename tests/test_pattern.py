@@ -1,5 +1,7 @@
 """BlockPattern against definitions written as loops. Drawing random blocks and saving: test_plans.py, test_lists.py."""
 
+import copy
+import pickle
 import random
 
 import numpy as np
@@ -8,12 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bigbird_mini import BlockPattern
+from bigbird_mini import BlockPattern, lists
 from bigbird_mini.pattern import GLOBAL, NONE, OTHER, RANDOM, WINDOW
 from strategies import patterns
 
 GOLDEN = [[3, 12, 67, 83], [48, 69, 81, 90], [1, 27, 54]]
 HASH = 3137624239714542305
+
+
+def lists_of(n, key):
+    """One row of lists with one key block."""
+    keys = np.full((1, n, 1), key)
+    return np.zeros((1, n), np.uint8), keys, np.ones_like(keys)
 
 
 def by_hand(n, f):
@@ -332,6 +340,10 @@ def test_patterns_cannot_be_changed():
         (lambda: BlockPattern.from_grid(torch.ones(2, 3)), ValueError, r"shape \(2, 3\) is not a pattern"),
         (lambda: BlockPattern.from_grid([[0, 2], [1, 0]]), ValueError, "a grid holds True and False"),
         (lambda: BlockPattern.from_grid(torch.ones(2, 2)), ValueError, "this one is float32"),
+        (lambda: BlockPattern.from_grid([[0, 1], [1]]), ValueError, "the rows of a grid must be equally long"),
+        (lambda: BlockPattern.global_(8, 0), TypeError, r"such as \(0, -1\), not 0"),
+        (lambda: BlockPattern(*lists_of(4, -1)), ValueError, "key block -1 is out of range: allowed are 0 to 3, and 4"),
+        (lambda: BlockPattern(*lists_of(4, 5)), ValueError, "key block 5 is out of range"),
         (lambda: BlockPattern.full(3) | BlockPattern.full(4), ValueError, "3 and 4 blocks cannot be joined"),
         (
             lambda: BlockPattern.random(3, heads=2) | BlockPattern.random(3, heads=3),
@@ -371,3 +383,11 @@ def test_what_is_legal_at_the_edges():
     assert BlockPattern.bigbird(9, global_blocks=(0, 0, -9), random=0) == BlockPattern.bigbird(9, 3, (0,), 0)
     assert BlockPattern.bigbird(6, random=100).density() == 1.0
     assert BlockPattern.window(np.int64(6), width=np.int32(3)).n_blocks == 6
+
+
+def test_copies_are_the_pattern_itself_and_pickles_get_a_number_of_their_own():
+    for p in (BlockPattern.bigbird(9), BlockPattern.bigbird(9).padded(12)):
+        assert copy.copy(p) is p and copy.deepcopy([p])[0] is p
+        other = pickle.loads(pickle.dumps(p))
+        assert other == p and other.number != p.number and lists.numbered(other.number) is other
+        assert other.for_layers(3) == p.for_layers(3)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch._compile import _disable_dynamo  # torch.compiler.disable, without the second that its import takes
 
 from ..pattern import BlockPattern
+from ..plans import whole
 from .dense import dense_attention, short_attention, suits_short
 from .flex import flex_attention, flex_works
-from .gather import gather_attention, gather_by_handle
-from .handles import handle_for_good
+from .gather import gather_attention, gather_by_number
 from .weights import BlockWeights, Rows
 
 __all__ = ["BACKENDS", "BlockWeights", "attention"]
@@ -21,6 +22,7 @@ BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, list[Rows]]]] = {
     "gather": gather_attention,
     "flex": flex_attention,
 }
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def attention(
@@ -50,7 +52,7 @@ def attention(
         backend: "dense" (the n x n oracle), "gather" (memory linear in n, any device, trains), "flex" (FlexAttention:
             CUDA, compiled; on a CPU forward only) or "auto": flex on CUDA where it compiles, else gather; for short
             texts that read nearly everything, torch's fused attention with a mask. Inside torch.compile, "auto" is
-            gather, as one operator.
+            gather, as one operator; a list of patterns, return_weights and other backends are left uncompiled.
         return_weights: return (output, weights), the weights in block layout, see BlockWeights.
         block_size: only to have n checked: n must then be p.n_blocks * block_size.
 
@@ -61,7 +63,7 @@ def attention(
         ValueError, TypeError: where shapes, types or settings do not fit, with the values and what is allowed.
     """
     patterns = list(p) if isinstance(p, Sequence) else [p]
-    _check(q, k, v, patterns, key_mask, dropout_p, backend, block_size)
+    _check(q, k, v, patterns, key_mask, scale, dropout_p, backend, block_size)
     if isinstance(p, Sequence) and len(patterns) != len(q):
         raise ValueError(
             f"{len(patterns)} patterns for a batch of {len(q)}; give one pattern, or one for each document"
@@ -70,7 +72,7 @@ def attention(
     if torch.compiler.is_compiling() and len(patterns) == 1 and backend in ("auto", "gather") and not return_weights:
         core = patterns[0].unpadded()
         real = q.shape[2] // patterns[0].n_blocks * core.n_blocks
-        return gather_by_handle(q, k, v, handle_for_good(core), real, key_mask, scale, dropout_p)
+        return gather_by_number(q, k, v, core.number, real, key_mask, scale, dropout_p)
     return _grouped(q, k, v, patterns, key_mask, scale, dropout_p, backend, return_weights)
 
 
@@ -123,7 +125,7 @@ def _choice(
     """What "auto" means."""
     if suits_short(q, p, key_mask, dropout_p, return_weights):
         return short_attention
-    return BACKENDS["flex" if not (dropout_p or return_weights) and flex_works(q, p) else "gather"]
+    return BACKENDS["flex" if not (dropout_p or return_weights) and flex_works(q, p, key_mask) else "gather"]
 
 
 def _check(
@@ -132,14 +134,15 @@ def _check(
     v: torch.Tensor,
     patterns: list[BlockPattern],
     key_mask: torch.Tensor | None,
+    scale: float | None,
     dropout_p: float,
     backend: str,
     block_size: int | None,
 ) -> None:
     for name, x in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-            kind = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
-            raise TypeError(f"{name} must be a floating point tensor, not {kind}")
+        if not isinstance(x, torch.Tensor) or x.dtype not in _TYPES or x.layout != torch.strided:
+            kind = f"{x.layout} of {x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
+            raise TypeError(f"{name} must be a dense tensor of float16, bfloat16, float32 or float64, not {kind}")
         if x.dim() != 4 or x.numel() == 0:
             raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (B, H, n, d), none of them zero")
     if not (q.shape == k.shape == v.shape):
@@ -150,6 +153,8 @@ def _check(
         kinds = ", ".join(f"{x.dtype} on {x.device}" for x in (q, k, v))
         raise TypeError(f"q, k and v must have one type and one device, not {kinds}")
     B, H, n, _ = q.shape
+    if block_size is not None:
+        whole(block_size, "block_size", least=1)
     for p in patterns:
         if not isinstance(p, BlockPattern):
             raise TypeError(f"a pattern must be a BlockPattern, not {type(p).__name__}")
@@ -174,6 +179,11 @@ def _check(
             raise ValueError(f"key_mask has shape {tuple(key_mask.shape)}; it must be (B, n) = {(B, n)}")
         if key_mask.device != q.device:
             raise ValueError(f"key_mask is on {key_mask.device}, q on {q.device}; move it there")
+    for name, x in (("scale", scale), ("dropout_p", dropout_p)):
+        if x is not None and (isinstance(x, bool) or not isinstance(x, int | float)):
+            raise TypeError(f"{name} must be a number, not {type(x).__name__}")
+    if scale is not None and not -math.inf < scale < math.inf:
+        raise ValueError(f"scale={scale} is not finite")
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p={dropout_p} is not a share; it must be at least 0 and below 1")
     if backend not in ("auto", *BACKENDS):

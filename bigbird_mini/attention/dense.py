@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 
 from ..pattern import BlockPattern
 from .plan import is_real
+from .remember import remembered
 from .weights import Rows, masked_softmax
 
 
@@ -81,7 +80,7 @@ def suits_short(
     return density == 1.0 or (q.shape[2] <= 768 and density > 0.7 and bool(p.keys_per_query(1).all()))
 
 
-@lru_cache(maxsize=32)
+@remembered(lambda bias: bias.nbytes, limit=2**28)
 def _bias(p: BlockPattern, b: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """0 where a key is read, -inf where not: (1, 1 or H, n, n). Of a bool mask the kernel would make this each time."""
     with torch.inference_mode(False):

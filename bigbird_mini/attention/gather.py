@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..lists import numbered
 from ..pattern import BlockPattern
-from .handles import handle_of, pattern_of
 from .kernels import fused_backward, fused_forward, fused_works, plain_backward, plain_forward, wide
 from .plan import Alike, chunks, plan_for
 from .weights import Rows, masked_softmax
@@ -35,31 +35,45 @@ def gather_attention(
     core, n = p.unpadded(), q.shape[2]
     real = n // p.n_blocks * core.n_blocks
     if not return_weights:
-        return gather_by_handle(q, k, v, handle_of(core), real, key_mask, scale, dropout_p), []
+        _first_derivatives_only(q, k, v)
+        return gather_by_number(q, k, v, core.number, real, key_mask, scale, dropout_p), []
     q, k, v, key_mask = _narrowed(q, k, v, key_mask, real)
     out, weights = _with_weights(q, k, v, core, key_mask, scale, dropout_p)
     weights = [w._replace(keys=torch.where(w.keys == core.n_blocks, p.n_blocks, w.keys)) for w in weights]
     return F.pad(out, (0, 0, 0, n - real)), weights
 
 
-def gather_by_handle(
+def gather_by_number(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    handle: int,
+    number: int,
     real: int,
     key_mask: torch.Tensor | None,
     scale: float,
     dropout_p: float,
 ) -> torch.Tensor:
-    """The same for a pattern known by its handle, which covers the first ``real`` tokens: the rest give zeros."""
+    """The same for a pattern known by its number, which covers the first ``real`` tokens: the rest give zeros."""
     n = q.shape[2]
     q, k, v, key_mask = _narrowed(q, k, v, key_mask, real)
     seed = None  # what is dropped follows from one number of torch's generator, as the seed of all chunks
     if dropout_p:
         seed = torch.randint(2**62, (), dtype=torch.int64)
-    out, _ = _gather(q, k, v, key_mask, seed, handle, scale, dropout_p)
+    out, _ = _gather(q, k, v, key_mask, seed, number, scale, dropout_p)
     return out if real == n else F.pad(out, (0, 0, 0, n - real))
+
+
+def _first_derivatives_only(*tensors: torch.Tensor) -> None:
+    """torch would give zeros for forward-mode derivatives, and for torch.func.grad an error about something else."""
+    forward_mode = torch.autograd.forward_ad
+    tangents = forward_mode._current_level >= 0 and any(
+        forward_mode.unpack_dual(x).tangent is not None for x in tensors
+    )
+    if tangents or any(torch._C._functorch.is_gradtrackingtensor(x) for x in tensors):
+        raise NotImplementedError(
+            'backend="gather" has derivatives by backward() and torch.autograd.grad only; for torch.func and forward '
+            'mode use backend="dense"'
+        )
 
 
 def _narrowed(
@@ -71,80 +85,28 @@ def _narrowed(
     return q, k, v, None if key_mask is None else key_mask.narrow(1, 0, real)
 
 
-@torch.library.custom_op("bigbird_mini::gather", mutates_args=())
-def _gather(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    key_mask: torch.Tensor | None,
-    seed: torch.Tensor | None,
-    handle: int,
-    scale: float,
-    dropout_p: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return forward(q, k, v, key_mask, seed, pattern_of(handle), scale, dropout_p)
-
-
-@_gather.register_fake
-def _(q, k, v, key_mask, seed, handle, scale, dropout_p):  # noqa: ANN001, ANN202
-    return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=wide(q))
-
-
-@torch.library.custom_op("bigbird_mini::gather_backward", mutates_args=())
-def _gather_backward(
-    grad: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    key_mask: torch.Tensor | None,
-    seed: torch.Tensor | None,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    handle: int,
-    scale: float,
-    dropout_p: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return backward(grad, q, k, v, key_mask, seed, out, lse, pattern_of(handle), scale, dropout_p)
-
-
-@_gather_backward.register_fake
-def _(grad, q, k, v, key_mask, seed, out, lse, handle, scale, dropout_p):  # noqa: ANN001, ANN202
-    return tuple(x.new_empty(x.shape) for x in (q, k, v))
-
-
-def _remember(ctx: Any, inputs: tuple, output: tuple) -> None:
-    q, k, v, key_mask, seed, *ctx.settings = inputs
-    ctx.pattern = pattern_of(ctx.settings[0])  # held here, so that its handle lives until the backward pass
-    ctx.save_for_backward(q, k, v, key_mask, seed, *output)
-    ctx.mark_non_differentiable(output[1])
-
-
-def _differentiate(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple:
-    grads = _gather_backward(grad, *ctx.saved_tensors, *ctx.settings)
-    return *grads, None, None, None, None, None
-
-
-_gather.register_autograd(_differentiate, setup_context=_remember)
-
-
 def forward(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     key_mask: torch.Tensor | None,
     seed: torch.Tensor | None,
-    p: BlockPattern,
+    number: int,
     scale: float,
     dropout_p: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, H, n, d), and the log-sum-exp of each query's scores (B, H, n) where the kernel tells it, else zeros."""
+    """(B, H, n, d), and the log-sum-exp of each query's scores (B, H, n) where the kernel tells it, else zeros.
+
+    seed: of what dropout drops, else None. number: of the pattern, which has no padding.
+    """
+    p = numbered(number)
     (B, H, n, _), N = q.shape, p.n_blocks
     blocks = [_blocks(x, N) for x in (q, k, v)]
     out = torch.zeros_like(blocks[0])
     lse = torch.zeros((B * H * N, n // N), dtype=wide(q), device=q.device)
     fused = _fused(q, dropout_p)
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-        for turn, chunk in enumerate(chunks(p, blocks, q, key_mask, _threads(dropout_p))):
+        for turn, chunk in enumerate(chunks(p, blocks, q, key_mask, _threads(dropout_p), fused)):
             given = (chunk.queries, chunk.keys, chunk.values, chunk.bias, scale)
             if fused:
                 part, sums = fused_forward(*given)
@@ -153,7 +115,9 @@ def forward(
                 part = plain_forward(*given, dropout_p, _turn(seed, turn))
             part = part if chunk.nothing is None else part.masked_fill(chunk.nothing, 0.0)
             out.index_copy_(0, chunk.own, part.reshape(len(chunk.own), -1))
-    return out.view(q.shape), lse.view(B, H, n)
+    lse = lse.view(B, H, n)
+    lse.pattern = p  # the backward pass keeps lse and knows only the number: so the pattern lives as long
+    return out.view(q.shape), lse
 
 
 def backward(
@@ -165,17 +129,18 @@ def backward(
     seed: torch.Tensor | None,
     out: torch.Tensor,
     lse: torch.Tensor,
-    p: BlockPattern,
+    number: int,
     scale: float,
     dropout_p: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The gradients of q, k and v, from that of the output and what the forward pass gave."""
+    p = numbered(number)
     BHN = q.shape[0] * q.shape[1] * p.n_blocks
     *blocks, grad, out, lse = (_blocks(x, p.n_blocks) for x in (q, k, v, grad.to(q.dtype), out, lse))
     dq, dk, dv = torch.zeros_like(blocks[0]), None, None
     fused = _fused(q, dropout_p)
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-        for turn, chunk in enumerate(chunks(p, blocks, q, key_mask, _threads(dropout_p))):
+        for turn, chunk in enumerate(chunks(p, blocks, q, key_mask, _threads(dropout_p), fused)):
             given = (chunk.queries, chunk.keys, chunk.values, chunk.bias, scale)
             back = grad.index_select(0, chunk.own).view(chunk.queries.shape)
             back = back if chunk.nothing is None else back.masked_fill(chunk.nothing, 0.0)
@@ -195,6 +160,34 @@ def backward(
             chunk.add(dk, grads[1])
             chunk.add(dv, grads[2])
     return tuple(torch.zeros_like(q) if x is None else x.to(q.dtype).view(q.shape) for x in (dq, dk, dv))
+
+
+_gather = torch.library.custom_op("bigbird_mini::gather", forward, mutates_args=())
+_gather_backward = torch.library.custom_op("bigbird_mini::gather_backward", backward, mutates_args=())
+
+
+@_gather.register_fake
+def _(q, k, v, key_mask, seed, number, scale, dropout_p):  # noqa: ANN001, ANN202
+    return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=wide(q))
+
+
+@_gather_backward.register_fake
+def _(grad, q, k, v, *_rest):  # noqa: ANN001, ANN002, ANN202
+    return tuple(x.new_empty(x.shape) for x in (q, k, v))
+
+
+def _remember(ctx: Any, inputs: tuple, output: tuple) -> None:
+    q, k, v, key_mask, seed, *ctx.settings = inputs
+    ctx.save_for_backward(q, k, v, key_mask, seed, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple:
+    grads = _gather_backward(grad, *ctx.saved_tensors, *ctx.settings)
+    return *grads, None, None, None, None, None
+
+
+_gather.register_autograd(_differentiate, setup_context=_remember)
 
 
 def _blocks(x: torch.Tensor, N: int) -> torch.Tensor:

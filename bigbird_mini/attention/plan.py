@@ -9,8 +9,8 @@ GPU, and a test finds any mix of devices.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +18,12 @@ import torch
 
 from ..pattern import BlockPattern
 from .kernels import wide
+from .remember import remembered
 
 # Bytes of keys gathered at a time. A CPU core should find them in its own cache; other devices want larger pieces.
 CHUNK_PER_THREAD, CHUNK_ELSEWHERE = 2**19, 64 * 2**20
+SCORES = 2**24  # scores of full rows at a time, where the kernel keeps them all
+REMEMBERED = 2**29  # bytes of index tensors
 
 
 class Alike(NamedTuple):
@@ -40,7 +43,7 @@ class Plan(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """G groups, ready for a kernel. Full rows of one head are one group, with s = F b queries and K = N."""
+    """G groups, ready for a kernel. Full rows of one head are one group, or a few, with K = N."""
 
     own: torch.Tensor  # which query blocks, in the order of queries
     read: torch.Tensor | slice  # which key blocks, (G K,)
@@ -69,7 +72,12 @@ def plan_for(p: BlockPattern, q: torch.Tensor) -> Plan:
     return (_plan if is_real(q) else _plan.__wrapped__)(p, q.device)
 
 
-@lru_cache(maxsize=256)
+def _bytes(plan: Plan) -> int:
+    tensors = [plan.full, *(x for alike in plan.alike for x in alike if x is not None)]
+    return sum(x.nbytes for x in tensors)
+
+
+@remembered(_bytes, REMEMBERED)
 def _plan(p: BlockPattern, device: torch.device) -> Plan:
     N = p.n_blocks
     keys, full = p.neighbours()  # (heads, N, K), (heads, N)
@@ -99,34 +107,40 @@ def _widened(lists: np.ndarray, K: int, absent: int) -> np.ndarray:
 
 
 def chunks(
-    p: BlockPattern, blocks: list[torch.Tensor], q: torch.Tensor, key_mask: torch.Tensor | None, threads: int
+    p: BlockPattern,
+    blocks: list[torch.Tensor],
+    q: torch.Tensor,
+    key_mask: torch.Tensor | None,
+    threads: int,
+    fused: bool,
 ) -> Iterator[Chunk]:
     """The rows of a pattern for all documents and heads, a few at a time; those that read nothing are left out.
 
     blocks: q, k and v as (B H N, b d). q: (B, H, n, d), for its shape, type and device. key_mask: bool (B, n) or None.
-    threads: of a CPU, between which a chunk will be shared.
+    threads: of a CPU, between which a chunk will be shared. fused: for a kernel that never holds all scores of a chunk.
     """
     plan = plan_for(p, q)
-    on_cpu = q.device.type == "cpu"
-    size = CHUNK_PER_THREAD * threads if on_cpu else CHUNK_ELSEWHERE
+    size = CHUNK_PER_THREAD * threads if q.device.type == "cpu" else CHUNK_ELSEWHERE
     size //= blocks[0].shape[1] * q.element_size()  # key blocks at a time
     hidden = _hidden(key_mask, q, p.n_blocks)
     if len(plan.full):
-        yield from _full_rows(plan, blocks, q, hidden, size)
+        yield from _full_rows(plan, blocks, q, hidden, None if fused else size)
     for alike in plan.alike:
         yield from _alike_rows(plan, alike, blocks, q, hidden, size)
 
 
 def _full_rows(
-    plan: Plan, blocks: list[torch.Tensor], q: torch.Tensor, hidden: torch.Tensor | None, size: int
+    plan: Plan, blocks: list[torch.Tensor], q: torch.Tensor, hidden: torch.Tensor | None, size: int | None
 ) -> Iterator[Chunk]:
-    """Rows that read everything: nothing to gather. On a CPU all heads at once, for its kernel goes through the keys
-    in pieces of its own."""
-    (B, H, n, d), N = q.shape, plan.n_blocks
-    most = B * H if q.device.type == "cpu" else max(1, size // N)
-    for start in range(0, B * H, most):
-        G = min(most, B * H - start)
-        own = (_heads(q, N).narrow(0, start, G) + plan.full).reshape(-1)  # (G F,)
+    """Rows that read everything: nothing to gather. ``size`` key blocks at a time, in rows of a bounded number of
+    scores; or, if None, all heads and rows at once, for a kernel that goes through the keys in pieces of its own."""
+    (B, H, n, d), N, F = q.shape, plan.n_blocks, len(plan.full)
+    heads = B * H if size is None else max(1, size // N)
+    rows = F if size is None else max(1, SCORES // (n // N * n))
+    for start, first in itertools.product(range(0, B * H, heads), range(0, F, rows)):
+        G = min(heads, B * H - start)
+        some = plan.full.narrow(0, first, min(rows, F - first))
+        own = (_heads(q, N).narrow(0, start, G) + some).reshape(-1)
         queries = blocks[0].index_select(0, own).view(G, 1, -1, d)
         keys, values = (x.narrow(0, start * N, G * N).view(G, 1, n, d) for x in blocks[1:])
         bias = None if hidden is None else hidden.narrow(0, start * N, G * N).view(G, 1, 1, n)

@@ -14,6 +14,7 @@ import torch
 
 from ..attention import BACKENDS
 from .alone import figure
+from .models import MODELS
 from .peers import DIRECTIONS, ROUTES, Case
 from .report import sentences, text
 from .sweep import Settings, sweep
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         order = json.loads(options.alone)
         print(json.dumps(figure(Case(**order["case"]), order["repeats"], order["memory"])))
         return 0
+    _complete(parser, options)
     _check(parser, options)
     if options.stored:
         result = _load(parser, options.stored)
@@ -54,13 +56,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "bigbird_mini.bench", description="Sparse attention beside dense attention and named peers, on this machine."
+        "bigbird_mini.bench", description="Sparse beside dense and named peers, on this machine."
     )
     add = parser.add_argument
-    add("what", nargs="?", default="attention", choices=["attention"])
-    add("--lengths", type=int, nargs="+", default=LENGTHS, metavar="N", help="tokens (default: 512 to 32768, doubled)")
-    add("--routes", nargs="+", default=DEFAULT_ROUTES, choices=list(ROUTES), metavar="ROUTE", help=", ".join(ROUTES))
-    add("--directions", nargs="+", default=list(DIRECTIONS), choices=DIRECTIONS, help="both: forward and backward")
+    add(
+        "what",
+        nargs="?",
+        default="attention",
+        choices=["attention", "model"],
+        help="attention alone (default), or a whole encoder",
+    )
+    add(
+        "--lengths",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="tokens (default: 512 to 32768, doubled; of a model, to 16384)",
+    )
+    add("--routes", nargs="+", metavar="ROUTE", help=f"{', '.join(ROUTES)}; of a model: {', '.join(MODELS)}")
+    add("--directions", nargs="+", choices=DIRECTIONS, help="both: forward and backward; of a model: forward")
+    add("--layers", type=int, help="of a model (default: 12)")
     add("--heads", type=int, default=12, help="heads of 64 (default: 12)")
     add("--block", type=int, default=64, help="tokens of a block (default: 64)")
     add("--window", type=int, default=3, help="blocks of the window (default: 3)")
@@ -77,6 +92,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--from", type=Path, metavar="FILE", dest="stored", help="show a result that --json wrote; measure nothing")
     add("--alone", help=argparse.SUPPRESS)
     return parser
+
+
+def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What the choice of attention or model leaves open."""
+    model = options.what == "model"
+    known = MODELS if model else ROUTES
+    options.routes = options.routes or (list(MODELS) if model else DEFAULT_ROUTES)
+    options.directions = options.directions or (["forward"] if model else list(DIRECTIONS))
+    options.lengths = options.lengths or (LENGTHS[:-1] if model else LENGTHS)
+    if options.layers is not None and not model:
+        parser.error(f"--layers {options.layers} is for bench model")
+    options.layers = (12 if options.layers is None else options.layers) if model else 0
+    for route in options.routes:
+        if route not in known:
+            parser.error(f"--routes {route} is not known; allowed: {', '.join(known)}")
+    if model and (options.directions != ["forward"] or options.extras or options.layers < 1):
+        parser.error("bench model measures forward only, without --extras, and --layers of at least 1")
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ class Case:
     """One thing to measure. direction: "forward" (nothing kept for a backward pass) or "both" (forward and backward).
 
     block, window and random describe the BigBird pattern, whose first and last blocks are global; ragged: the second
-    half of the batch has fewer real tokens, and a key mask says so.
+    half of the batch has fewer real tokens, and a key mask says so. layers: of a whole encoder; 0 is attention alone.
     """
 
     route: str
@@ -42,6 +42,7 @@ class Case:
     random: int = 3
     device: str = "cpu"
     dtype: str = "float32"
+    layers: int = 0
 
     def pattern(self) -> BlockPattern:
         return BlockPattern.bigbird(self.n // self.block, self.window, (0, -1), self.random, heads=self.heads)
@@ -64,6 +65,10 @@ def prepare(case: Case) -> Callable[[], object]:
     Inputs, and the gradient that arrives from above, are the same random numbers for every route; the first call
     compiles, plans and allocates, so it is not to be timed. CannotRun where the case cannot run.
     """
+    if case.layers:
+        from . import models
+
+        return models.prepare(case)
     call = ROUTES[case.route](case)
     torch.manual_seed(0)
     shape = (4, case.batch, case.heads, case.n, HEAD_SIZE)
@@ -151,7 +156,7 @@ def huggingface(case: Case) -> Call:
 
     Its projections are replaced by what they would give, so that attention alone is measured.
     """
-    _transformers()
+    need_transformers()
     from transformers import BigBirdConfig
     from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAttention, BigBirdModel
 
@@ -189,7 +194,7 @@ def longformer(case: Case) -> Call:
 
     Its projections are replaced by what they would give, so that attention alone is measured.
     """
-    _transformers()
+    need_transformers()
     from transformers import LongformerConfig
     from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
@@ -215,7 +220,8 @@ def longformer(case: Case) -> Call:
     return Call(forward, lambda x: x.permute(2, 0, 1, 3).reshape(n, B, H * HEAD_SIZE))
 
 
-def _transformers() -> None:
+def need_transformers() -> None:
+    """CannotRun where transformers is not installed."""
     try:
         import transformers  # noqa: F401
     except ImportError:
@@ -233,4 +239,4 @@ ROUTES: dict[str, Callable[[Case], Call]] = {
     "longformer": longformer,
     "dense": partial(ours, backend="dense"),
 }
-OURS = ("auto", "gather", "flex")  # the first that was measured stands for ours in the ratios
+OURS = ("auto", "gather", "flex", "bigbird-mini")  # the first that was measured stands for ours in the ratios

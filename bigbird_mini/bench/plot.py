@@ -24,6 +24,10 @@ STYLES: dict[str, tuple[str, str, str, float]] = {  # colour, dash, marker, widt
     "torch-flex": ("#2684c0", "-", "P", 1.5),
     "huggingface": ("#009e73", "-", "X", 1.5),
     "longformer": ("#b5629a", "-", "*", 1.5),
+    "bigbird-mini": ("#d55e00", "-", "o", 2.4),
+    "bigbird-mini-full": (GREY, "-", "^", 1.8),
+    "huggingface-bigbird": ("#009e73", "-", "X", 1.5),
+    "modernbert": ("#2684c0", "-", "P", 1.5),
 }
 APART = 0.055  # least distance of two labels, as a share of the axis' height
 
@@ -44,7 +48,7 @@ def draw(result: dict[str, Any], file: Path) -> None:
                 _label(axes, {r: end for r, end in ends.items() if end[0] == n}, max(ends.values())[0], highest)
         panels[0].set_ylabel("seconds", color=GREY)
         panels[0].yaxis.set_major_formatter("{x:g}")
-        about = {"Title": "Attention alone: time against length", "Description": " ".join(sentences(result))}
+        about = {"Title": "Time against length", "Description": " ".join(sentences(result))}
         about |= {"Date": None} if file.suffix == ".svg" else {}  # the same figures, the same file
         figure.savefig(file, transparent=True, dpi=200, metadata=about)
 

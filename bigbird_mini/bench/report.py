@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from . import models
 from .alone import QUIET
 from .peers import LONGFORMER_WINDOW, OURS
 
@@ -20,6 +21,7 @@ WHAT = {
     "longformer": f"Longformer attention of transformers, window {LONGFORMER_WINDOW}, no globals, without projections",
     "dense": "ours, the oracle with its whole matrix",
 }
+WHAT |= models.WHAT
 MB = 1e6
 FULL, RAGGED = "no mask", "ragged"  # the extra measurements, as routes
 Place = tuple[int, str | None]  # length and route
@@ -105,11 +107,13 @@ def tables(result: dict[str, Any]) -> list[Table]:
     seen, settings = Figures(result), result["settings"]
     lengths, made = settings["lengths"], []
     unit = {"s": "seconds", "ms": "milliseconds"}[seen.unit]
+    held = "weights and inputs" if settings.get("layers") else "the inputs"
     doubled = [n for n in lengths if 2 * n in lengths]
     for direction in settings["directions"]:
         for title, columns, rows in (
             (unit, _times(seen, direction), lengths),
-            ("MB beyond the inputs, at the peak", _memory(seen, direction), lengths),
+            ("tokens a second", _speeds(seen, direction), lengths if settings.get("layers") else []),
+            (f"MB beyond {held}, at the peak", _memory(seen, direction), lengths),
             ("time(2n) / time(n)", _growth(seen, direction), doubled),
         ):
             cells = [[cell(n) for cell in columns.values()] for n in rows]
@@ -146,8 +150,15 @@ def _times(seen: Figures, direction: str) -> Columns:
         columns["density limit"] = limit
     if "sdpa" in routes and ours:
         columns[f"{ours} : sdpa"] = lambda n: _ratio(seen.ratio(direction, (n, ours), (n, "sdpa")))
-    if "huggingface" in routes and ours:
-        columns[f"huggingface : {ours}"] = lambda n: _ratio(seen.ratio(direction, (n, "huggingface"), (n, ours)))
+    for peer in (route for route in routes if route.startswith("huggingface") and ours):
+        columns[f"{peer} : {ours}"] = lambda n, peer=peer: _ratio(seen.ratio(direction, (n, peer), (n, ours)))
+    return columns
+
+
+def _speeds(seen: Figures, direction: str) -> Columns:
+    columns: Columns = {"tokens": lambda n: f"{n:,}"}
+    for route in seen.settings["routes"]:
+        columns[route] = lambda n, route=route: _per_second(n, seen.seconds(direction, n, route))
     return columns
 
 
@@ -181,13 +192,14 @@ def about(result: dict[str, Any]) -> list[str]:
     m, v, s = result["machine"], result["versions"], result["settings"]
     peers = f"transformers {v['transformers']}" if v["transformers"] else "no transformers"
     place = m.get("gpu") or f"{m['cpu']}, {m['threads']} threads of torch, {m['cores']} cores"
+    what = f"Encoders of {s['layers']} layers" if s.get("layers") else "Attention alone"
+    closing = " Density limit: sdpa's time x density." if "sdpa" in s["routes"] else ""
     rounds = f", {s['rounds']} rounds" if s["rounds"] > 1 else ""
     return [
         f"{place}, {m['system']}, {m['date']}; Python {v['python']}, torch {v['torch']}, {peers}.",
-        f"Attention alone: one document, {s['heads']} heads of 64, {s['dtype']}, blocks of {s['block']}, window "
+        f"{what}: one document, {s['heads']} heads of 64, {s['dtype']}, blocks of {s['block']}, window "
         f"{s['window']}, first and last block global, {s['random']} random.",
-        f"Medians of {s['repeats']} runs or more{rounds}, a fresh process for each figure. "
-        "Density limit: sdpa's time x density.",
+        f"Medians of {s['repeats']} runs or more{rounds}, a fresh process for each figure.{closing}",
     ]
 
 
@@ -258,6 +270,10 @@ def lines_of(result: dict[str, Any], direction: str) -> dict[str, list[tuple[int
 
 def _ratio(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.2f}"
+
+
+def _per_second(n: int, seconds: float | None) -> str:
+    return "-" if seconds is None else f"{n / seconds:,.0f}"
 
 
 def _mega(n_bytes: int | None) -> str:

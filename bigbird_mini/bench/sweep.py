@@ -40,10 +40,11 @@ class Settings:
     extras: int | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    layers: int = 0
 
     def case(self, route: str, n: int, direction: str, batch: int = 1, ragged: bool = False) -> Case:
         shape = (self.heads, batch, ragged, self.block, self.window, self.random)
-        return Case(route, n, direction, *shape, self.device, self.dtype)
+        return Case(route, n, direction, *shape, self.device, self.dtype, self.layers)
 
     @property
     def runs(self) -> int:

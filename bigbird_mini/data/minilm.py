@@ -8,7 +8,7 @@ or run. Whatever the way, the files are those of the hub's revision, by their ch
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -93,8 +93,17 @@ def _into(home: Path, fetch: Callable[[Path, Path], None]) -> None:
                 raise
 
 
+def _installed(name: str) -> bool:
+    """Whether a package is there. To look for pip as a module would turn setuptools' distutils off, which torch's
+    compiler needs (Python 3.11)."""
+    try:
+        return bool(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
 def _with_pip(ready: Path, rest: Path) -> None:
-    if importlib.util.find_spec("pip") is None:
+    if not _installed("pip"):
         raise OSError("this Python has no pip (environments made by uv have none; `python -m ensurepip` adds it)")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(rest)]
     command += ["--no-input", "--disable-pip-version-check", "--retries", "2", _PACKAGE]

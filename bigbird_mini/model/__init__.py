@@ -8,6 +8,7 @@ from .heads import (
     BigBirdForSequenceClassification,
     BigBirdForTokenClassification,
 )
+from .lengthen import lengthen
 from .outputs import BigBirdOutput, MaskedLMOutput, QuestionAnsweringOutput
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "BigBirdOutput",
     "MaskedLMOutput",
     "QuestionAnsweringOutput",
+    "lengthen",
 ]

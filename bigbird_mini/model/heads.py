@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..attention import BlockWeights
 from ..attention.kernels import wide
 from .config import BigBirdConfig
-from .encoder import ACTIVATIONS, BigBirdModel, Pattern
+from .encoder import BigBirdModel
+from .layers import ACTIVATIONS
 from .losses import NO_LABEL, checked_labels, cross_entropy, word_loss
 from .outputs import BigBirdOutput, MaskedLMOutput, QuestionAnsweringOutput
+from .pretrained import Pattern, Pretrained
 
 Tensor = torch.Tensor
 
 
-class Head(nn.Module):
+class Head(Pretrained):
     """An encoder with something on top, which the classes below make. Arguments as for :class:`BigBirdModel`."""
 
     def __init__(
@@ -37,6 +40,14 @@ class Head(nn.Module):
 
     def _make(self, config: BigBirdConfig) -> None:
         raise NotImplementedError
+
+    def prepare(self, n: int, lengths: Iterable[int] = ()) -> None:
+        """See :meth:`BigBirdModel.prepare`."""
+        self.encoder.prepare(n, lengths)
+
+    def attention_maps(self, *inputs: Any, **more: Any) -> dict[int, BlockWeights]:
+        """See :meth:`BigBirdModel.attention_maps`."""
+        return self.encoder.attention_maps(*inputs, **more)
 
 
 class BigBirdForMaskedLM(Head):
@@ -199,7 +210,7 @@ class BigBirdForQuestionAnswering(Head):
         question_lengths: Tensor | None = None,
     ) -> QuestionAnsweringOutput:
         """As the encoder, with start_logits and end_logits (B, n); tokens of the question, but for the first, have -1e6
-        added to theirs.
+        added to theirs, and so have masked ones (not so in Hugging Face's class: its loss depends on the padding).
 
         question_lengths: (B,) tokens of the question with what surrounds it; where not given, up to the first
         sep_token_id, included. token_type_ids: where not given, 0 for the question and 1 for the rest. Only with
@@ -214,9 +225,10 @@ class BigBirdForQuestionAnswering(Head):
         out = self.encoder(input_ids, attention_mask, token_type_ids, inputs_embeds)
         x = out.last_hidden_state
         logits = self.qa_classifier(x)
-        if question is not None:
-            others = torch.arange(x.shape[1], device=x.device) > 0  # the first place may say: no answer
-            logits = logits - 1e6 * (question & others).unsqueeze(-1).to(wide(logits))
+        for barred in (question, None if attention_mask is None else attention_mask.logical_not()):
+            if barred is not None:
+                others = torch.arange(x.shape[1], device=x.device) > 0  # the first place may say: no answer
+                logits = logits - 1e6 * (barred & others).unsqueeze(-1).to(wide(logits))
         out = QuestionAnsweringOutput(x, logits, None, out.global_hidden_state)
         if (start_positions is None) != (end_positions is None):
             raise ValueError("for a loss give start_positions and end_positions, both")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 pytest.importorskip("transformers", reason="needs the extra hf: pip install -e '.[hf]'")
 
 from bigbird_mini import BlockPattern
-from bigbird_mini.bench import alone, peers
+from bigbird_mini.bench import alone, models, peers
 from bigbird_mini.bench.peers import Case, prepare
 
 
@@ -79,3 +79,28 @@ def test_where_bigbird_is_not_sparse_it_is_left_out():
         (Case("longformer", 768), "needs a multiple of its window of 512 tokens"),
     ):
         assert alone.figure(case, 1, False) == {"reason": why}
+
+
+@pytest.mark.parametrize("route", ["huggingface-bigbird", "modernbert"])
+def test_their_models_are_of_our_size_and_can_be_measured(route, monkeypatch):
+    monkeypatch.setattr(alone, "AT_LEAST", 0.0)
+    monkeypatch.setattr(alone, "TRIES", 1)
+    case = Case(route, 768, heads=2, layers=4)
+    assert prepare(case)().shape == (1, 768, 128)
+    seen = alone.figure(case, 1, True)
+    assert seen["seconds"] > 0 and seen["extra_bytes"] > 0
+    model = models.MODELS[route](case)
+    assert model.config.num_hidden_layers == 4 and not any(x.p for x in model.modules() if hasattr(x, "inplace"))
+
+
+def test_their_model_is_sparse_and_draws_random_blocks(monkeypatch):
+    from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAttention as Theirs
+
+    drawn, draw = [], Theirs._bigbird_block_rand_mask_with_head
+    monkeypatch.setattr(
+        Theirs, "_bigbird_block_rand_mask_with_head", lambda self, **x: drawn.append(draw(self, **x)) or drawn[-1]
+    )
+    prepare(Case("huggingface-bigbird", 1280, heads=2, layers=3))()
+    assert len(drawn) == 3
+    case = Case("huggingface-bigbird", 704, heads=2, layers=1)
+    assert alone.figure(case, 1, False) == {"reason": "uses full attention up to 704 tokens"}
