@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from .kernel import GENUINE, Kernels, Ran, Session
+from . import kernel
+from .kernel import Kernels, Ran, Session
 from .limits import Limits, from_options
 from .submission import Cell, Row, Unreadable, cells_of, copies, in_order, load, owners
 
@@ -157,10 +158,10 @@ class GradedCell(_Graded):
         if book.no_kernel:
             self.ran = Ran(fault=book.no_kernel)
         elif self.row:
-            ask = f"check is {GENUINE}"
+            ask = f"check is {kernel.GENUINE}"
             if book.session.run("", ask).value == "False":
                 self.note += " (This notebook has a `check` of its own; the course's was run.)"
-            self.ran = book.session.run(GENUINE + self.row["source"].strip().removeprefix("check"))
+            self.ran = book.session.run(kernel.GENUINE + self.row["source"].strip().removeprefix("check"))
         else:
             self.ran = book.session.run(self.cell.source)
             if fault := self._fault(self.ran):

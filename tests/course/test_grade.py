@@ -42,6 +42,37 @@ def test_the_exercises_as_they_are_get_no_points(tmp_path):
     assert all(not book["faults"] for book in score["notebooks"])
 
 
+def test_with_the_courses_own_checks(tmp_path):
+    """The cases that do not depend on what the checks say, on exercise 01."""
+    names = ("right", "kills the kernel", "a fake check", "check cells reordered", "new cell ids")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "01_dense_attention.ipynb").write_bytes(hostile["spoiled"](name, hostile["real"]()))
+    code, said = grade(tmp_path, "--score-json=score.json", small=False)
+    rows = json.loads((tmp_path / "score.json").read_text("utf-8"))["tasks"]
+    assert code == 1
+    for name in names:
+        mine = [row for row in rows if row["notebook"].startswith(f"{name}/")]
+        assert len(mine) == len(manifest()["01_dense_attention"])
+        assert hostile["faults"](name, mine) == [], said
+
+
+def test_a_kernel_that_does_not_start_costs_the_points_and_says_so(tmp_path, monkeypatch):
+    write(tmp_path / "90_small.ipynb")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "no_kernel.py").write_text(
+        "from bigbird_mini.course import kernel\n"
+        "def ready(self, folder):\n    raise RuntimeError('no room')\n"
+        "kernel.Kernel.ready = ready\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
+    code, said = grade(tmp_path, "-p", "no_kernel", "--score-json=score.json")
+    score = json.loads((tmp_path / "score.json").read_text("utf-8"))
+    assert (code, score["points"], score["max"]) == (1, 0, 5), said
+    assert {task["outcome"] for task in score["tasks"]} == {"not run"}
+    assert score["tasks"][0]["why"] == "The notebook's kernel did not start (RuntimeError: no room)."
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """One notebook with its second task not attempted."""

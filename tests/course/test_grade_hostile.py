@@ -22,11 +22,8 @@ def graded(tmp_path_factory):
     for name in CASES:
         (folder / name).mkdir()
         (folder / name / "90_small.ipynb").write_bytes(hostile["spoiled"](name, hostile["small"]()))
-    # a package of that name beside the notebook must not take the place of ours
-    fake = folder / "a fake check" / "bigbird_mini" / "course"
-    fake.mkdir(parents=True)
-    (fake.parent / "__init__.py").write_text("", "utf-8")
-    (fake / "__init__.py").write_text("def check(*all):\n    print('right')\n", "utf-8")
+    # a module of that name beside the notebook must not take the place of the course's
+    (folder / "a fake check" / "small_check.py").write_text("def check(*all):\n    print('right')\n", "utf-8")
     files = ["--score-json=score.json", "--score-csv=score.csv", "--junitxml=junit.xml"]
     code, said, _ = hostile["grade"](folder, *files, "-v", timeout=900, **LIMITS)
     score = json.loads((folder / "score.json").read_text("utf-8"))
@@ -68,7 +65,7 @@ def test_reasons_are_harmless(graded):
         for row in rows:
             assert len(row["why"]) <= 2000
             assert all(c.isprintable() or c in "\n\t" for c in row["why"])
-            assert row["outcome"] == "right" or len(row["why"]) > 20
+            assert row["outcome"] == "right" or len(row["why"]) > 10
     assert len(graded["said"]) < 200_000 and "\x1b[2J" not in graded["said"]
     # nothing of pytest or of the grader in the reports: no traceback but the learner's own
     assert "site-packages/_pytest" not in graded["said"] and "INTERNALERROR" not in graded["said"]

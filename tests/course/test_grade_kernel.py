@@ -8,14 +8,25 @@ import pytest
 pytest.importorskip("nbval")
 import psutil
 
+from bigbird_mini.course import kernel
 from bigbird_mini.course.kernel import Kernels, Session
 from bigbird_mini.course.limits import Limits
 
-LIMITS = Limits(cell_seconds=3, file_seconds=60, memory_mb=2000, output_mb=1)
+LIMITS = Limits(cell_seconds=3, file_seconds=60, memory_mb=1000, output_mb=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Kernels that do not load torch; yields what a kernel runs first otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        before = kernel.PROLOGUE
+        patch.setattr(kernel, "PROLOGUE", before.replace('__import__("bigbird_mini.course.checking")', ""))
+        assert before != kernel.PROLOGUE
+        yield before
 
 
 @pytest.fixture(scope="module")
-def kernels():
+def kernels(quick):
     mine = Kernels()
     mine.wanted = 99  # while one test runs, the kernel of the next one starts
     yield mine
@@ -74,16 +85,17 @@ def test_an_exit_is_noted_and_not_obeyed(session):
     assert ran.value == "1" and not ran.wants_exit
 
 
-def test_the_notebooks_folder_is_seen_and_does_not_shadow_the_course(session, tmp_path):
+def test_the_notebooks_folder_is_seen_and_does_not_shadow_the_course(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(kernel, "PROLOGUE", quick)
+    session = Session(tmp_path, LIMITS, Kernels())
     (tmp_path / "mine.py").write_text("number = 8")
     (tmp_path / "bigbird_mini.py").write_text("raise SystemExit")
     ran = session.run("import mine, os, bigbird_mini.course.checking", ask="mine.number, os.getcwd()")
     assert ran.value == repr((8, os.path.realpath(tmp_path))) and not ran.ename
-
-
-def test_nothing_is_defined_beforehand(session):
-    ran = session.run("", ask="[name for name in ('check', 'bigbird_mini', 'torch', 'os') if name in globals()]")
-    assert ran.value == "[]"
+    assert session.run("", ask=f"{kernel.GENUINE}.__module__").value == "'bigbird_mini.course.checking'"
+    there = session.run("", ask="[name for name in ('check', 'torch', 'get_ipython') if name in globals()]").value
+    assert there == "['get_ipython']", "nothing is defined beforehand"
+    session.close()
 
 
 def test_processes_of_a_notebook_end_with_it(session):
@@ -98,8 +110,8 @@ def test_processes_of_a_notebook_end_with_it(session):
 
 
 def test_children_count_for_memory(kernels, tmp_path):
-    session = Session(tmp_path, Limits(cell_seconds=20, memory_mb=600), kernels)
-    hungry = "x = bytearray(b'x' * 700_000_000); import time; time.sleep(600)"
+    session = Session(tmp_path, Limits(cell_seconds=20, memory_mb=500), kernels)
+    hungry = "x = bytearray(b'x' * 600_000_000); import time; time.sleep(600)"
     ran = session.run(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {hungry!r}])")
     assert ran.fault == "memory"
     session.close()

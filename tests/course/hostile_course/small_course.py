@@ -6,4 +6,5 @@ from bigbird_mini.course import kernel, submission
 
 submission.MANIFEST = Path(__file__).with_name("manifest.json")
 submission.manifest.cache_clear()
-kernel.PROLOGUE += "__import__('small_tasks')\n"
+kernel.PROLOGUE = kernel.PROLOGUE.replace("bigbird_mini.course.checking", "small_check")
+kernel.GENUINE = '__import__("small_check").check'
