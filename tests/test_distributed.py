@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from bigbird_mini import BigBirdForMaskedLM
@@ -17,17 +18,17 @@ from bigbird_mini.train import Trainer, TrainSettings, saving
 HERE = Path(__file__).parent / "distributed"
 DOCS = Path(__file__).parents[1] / "docs"
 job = runpy.run_path(str(HERE / "job.py"))
-pytestmark = pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="needs gloo"
-)
+pytestmark = [
+    pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"),
+    pytest.mark.skipif(sys.platform == "win32", reason="torchrun was not tried on Windows"),
+]
+LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # the tests run offline
 
 
 def torchrun(script, *arguments, processes=2):
     """The lines that the processes printed, as JSON. Each call meets at a free port of its own (--standalone)."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    if sys.platform == "linux":
-        quiet["GLOO_SOCKET_IFNAME"] = "lo"  # the tests run offline
+    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": LOOPBACK[sys.platform]}
     ran = subprocess.run(
         [*command, str(script), *map(str, arguments)],
         capture_output=True,

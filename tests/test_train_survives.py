@@ -234,7 +234,7 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path):
                     process.kill()
                     break
             said = process.stderr.read()
-            assert process.wait(60) == (-9 if last and os.name != "nt" else process.returncode), said
+            assert (process.wait(60) != 0) == (last is not None), said
         if last:
             (folder / ".step_00000009.abc").mkdir()  # as a kill in the middle of a write leaves it
             (folder / ".step_00000009.abc" / "model.safetensors").write_text("half")
