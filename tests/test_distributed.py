@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from bigbird_mini import BigBirdForMaskedLM
@@ -17,17 +18,17 @@ from bigbird_mini.train import Trainer, TrainSettings, saving
 HERE = Path(__file__).parent / "distributed"
 DOCS = Path(__file__).parents[1] / "docs"
 job = runpy.run_path(str(HERE / "job.py"))
-pytestmark = pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="needs gloo"
-)
+pytestmark = [
+    pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"),
+    pytest.mark.skipif(sys.platform == "win32", reason="torchrun was not tried on Windows"),
+]
+LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # the tests run offline
 
 
 def torchrun(script, *arguments, processes=2):
-    """The lines that the first process printed, as JSON. Each call meets at a free port of its own (--standalone)."""
+    """The lines that the processes printed, as JSON. Each call meets at a free port of its own (--standalone)."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    if sys.platform == "linux":
-        quiet["GLOO_SOCKET_IFNAME"] = "lo"  # the tests run offline
+    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": LOOPBACK[sys.platform]}
     ran = subprocess.run(
         [*command, str(script), *map(str, arguments)],
         capture_output=True,
@@ -37,6 +38,12 @@ def torchrun(script, *arguments, processes=2):
     )
     assert ran.returncode == 0, ran.stderr
     return [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+
+
+def apart(lines):
+    """The records of the steps, and what each process took."""
+    shares = sorted((line["rank"], line["taken"]) for line in lines if "taken" in line)
+    return [line for line in lines if "step" in line], [taken for _, taken in shares]
 
 
 def alone(steps=12):
@@ -53,9 +60,12 @@ def same(one, other, within=1e-9):
 def test_two_processes_take_the_steps_of_one(tmp_path):
     """Dropout on, four micro-batches with unlike many labels, clipped; stopped half way, resumed by both."""
     folder = tmp_path / "run"
-    rows = torchrun(HERE / "job.py", folder, "--until", 5)
+    rows, shares = apart(torchrun(HERE / "job.py", folder, "--until", 5))
+    assert shares == [list(range(0, 20, 2)), list(range(1, 20, 2))]  # each its half of the work
     assert [path.name for path in saving.checkpoints(folder)] == ["step_00000005", "step_00000003"]
-    rows += torchrun(HERE / "job.py", folder)
+    more, shares = apart(torchrun(HERE / "job.py", folder))
+    rows += more
+    assert shares == [list(range(20, 48, 2)), list(range(21, 48, 2))]
     want = alone()
     same(rows, want.history)
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
