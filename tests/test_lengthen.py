@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bigbird_mini import (
     BigBirdConfig,
@@ -287,3 +288,16 @@ def test_from_a_bert_folder_and_back_to_one(tmp_path):
     again = BigBirdModel.from_pretrained(tmp_path / "long")
     assert torch.equal(again(ids(2, 90)).last_hidden_state, longer(ids(2, 90)).last_hidden_state)
     assert checkpoint.read(tmp_path / "long")[0]["id2label"] == {"0": "bad", "1": "ok"}
+
+
+@pytest.mark.parametrize("how", ["tiled", "interpolated", "fresh"])
+def test_what_is_new_lies_on_the_model_s_device(how):
+    net = BigBirdModel(SHORT)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for name, x in list(net.named_parameters()):
+            owner, _, own = name.rpartition(".")
+            there = torch.empty(x.shape, device="cuda", dtype=torch.float16)
+            setattr(net.get_submodule(owner), own, torch.nn.Parameter(there))
+        longer = lengthen(net, 64, how, extra_global_tokens=2)
+        kinds = {(x.device.type, x.dtype) for x in longer.parameters()}
+    assert kinds == {("cuda", torch.float16)} and longer.embeddings.position.weight.shape == (64, 24)

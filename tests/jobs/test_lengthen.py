@@ -76,6 +76,8 @@ def test_one_command_measures_and_prints_a_table(encoder, tmp_path, monkeypatch,
                 [record] = [x for x in found if (x["how"], x["pattern"], x["document"]) == (how, pattern, name)]
                 vector = mean_vector(sparse, ids)
                 assert record["full"] == pytest.approx(float(vector @ full[name]), abs=1e-5)
+                pieces = float(vector @ job.in_pieces(encoder, ids))
+                assert record["pieces"] == pytest.approx(pieces, abs=1e-5) and record["pieces"] != record["full"]
                 assert record["full"] < 0.9995  # or a wrong pattern would not be seen
                 others = [float(vector @ full[other]) for other in texts if other != name]
                 assert record["others"] == pytest.approx(sum(others) / 2, abs=1e-5)
