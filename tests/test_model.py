@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bigbird_mini import BigBirdConfig, BigBirdForMaskedLM, BigBirdModel, BlockPattern, attention
 
@@ -211,16 +210,6 @@ def test_the_start_is_the_paper_s():
     assert net.encoder.layers[1].query.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert net.transform.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert net.encoder.layers[0].up.bias.abs().max() == 0 and net.encoder.layers[0].output_norm.weight.min() == 1
-
-
-def test_cuda_tensors_meet_no_cpu_tensor():
-    net = BigBirdForMaskedLM(SMALL).eval()
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        weights = {name: torch.empty(p.shape, device="cuda") for name, p in net.named_parameters()}
-        x = torch.ones(2, 50, dtype=torch.long, device="cuda")
-        out = torch.func.functional_call(net, weights, (x,), {"labels": x})
-        assert out.logits.device.type == "cuda" and out.loss.device.type == "cuda"
-    assert net(ids(1, 50)).logits.isfinite().all()
 
 
 @pytest.mark.parametrize(
