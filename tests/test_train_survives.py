@@ -127,7 +127,15 @@ def test_tied_weights_stay_tied(tmp_path):
 # ---------------------------------------------------------------- Ctrl-C
 
 
-def test_ctrl_c_in_the_middle_of_a_step_gives_the_step_up(tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as usual, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_in_the_middle_of_a_step_gives_the_step_up(tmp_path, ctrl_c):
     """Between two micro-batches of step 4, after a forward that counted in a buffer."""
     calls = []
 
@@ -157,7 +165,7 @@ def test_ctrl_c_in_the_middle_of_a_step_gives_the_step_up(tmp_path):
     same_bits(whole, again), same_bits(whole, made)
 
 
-def test_ctrl_c_in_an_update_waits_for_its_end(tmp_path):
+def test_ctrl_c_in_an_update_waits_for_its_end(tmp_path, ctrl_c):
     made, whole = trainer(folder=tmp_path / "run"), trainer()
     update, reached = made.optimizer.step, []
 
