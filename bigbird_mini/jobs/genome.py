@@ -89,7 +89,7 @@ def execute(
     folder: for the checkpoints of the training. resume: go on from the last of them. save: for the trained model.
     """
     start = time.perf_counter()
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"bare_mb": peak_megabytes()}
     if run.model == "logistic":
         split = replichore_split(run.seed)
         logits, found["penalty"] = logistic_regression(split, run.length, run.seed)

@@ -316,7 +316,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, one_thread, cap
 
 def record(run, test, **more):
     both = {"validation": 0.9, "test": test, "test_error": 0.02, "test_windows": 410, "votes": {}}
-    about = {"seconds": 30.0, "peak_mb": 800.0, "threads": 1, "torch": "2.13.0"}
+    about = {"seconds": 30.0, "peak_mb": 800.0, "bare_mb": 300.0, "threads": 1, "torch": "2.13.0"}
     fields = {name: getattr(run, name) for name in Run.__dataclass_fields__}
     return fields | about | both | more
 
@@ -382,7 +382,12 @@ def test_the_table_as_text():
     assert "| *3-mers of both strands, logistic regression* | 2 s |  |  |  |" in text
     assert "| **W+G+R**, BigBird |  | 30 s, 800 MB |  | 30 s, 800 MB |" in text
     assert "takes 0.50 s with W+G+R and 12.5 s with full attention, 25 times" in text and "4 windows, 50 s" in text
-    assert "0.020 at 1,024, 0.020 at 16,384" in text and "410 windows" in text and "with 1 thread on torch" in text
+    assert (
+        "has 300 MB" in text
+        and "0.020 at 1,024, 0.020 at 16,384" in text
+        and "410 windows" in text
+        and "with 1 thread on torch" in text
+    )
     with pytest.raises(ValueError, match=r"no results yet; first: python -m bigbird_mini\.jobs genome --table"):
         genome_table.markdown([])
 
@@ -420,6 +425,26 @@ def test_words_that_are_not_known_get_the_known_ones(words, says, capsys):
         jobs(words)
     assert stopped.value.code == 2
     assert re.search(says, capsys.readouterr().err)
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_a_sentence(tmp_path, monkeypatch, capsys):
+    run, original = Run(length=512, steps=5), genome.batches
+
+    def batches(run):
+        def batch(number):
+            if number == 2:
+                raise KeyboardInterrupt
+            return original(run)(number)
+
+        return batch
+
+    monkeypatch.setattr(genome, "batches", batches)
+    words = ["genome", "--length", "512", "--steps", "5", "--out", str(tmp_path)]
+    assert jobs(words) == 130
+    told = capsys.readouterr().err
+    assert "2 of 5 steps are done; checkpoint step_00000002 is in" in told
+    assert "The same command goes on, a single training with --resume." in told
+    assert (tmp_path / run.name / "step_00000002").is_dir() and not (tmp_path / "results.jsonl").exists()
 
 
 def test_settings_that_cannot_be():
