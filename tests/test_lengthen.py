@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bigbird_mini import (
     BigBirdConfig,
@@ -14,6 +15,7 @@ from bigbird_mini import (
     BigBirdForTokenClassification,
     BigBirdModel,
     attention,
+    checkpoint,
 )
 from bigbird_mini.model import lengthen
 
@@ -269,3 +271,33 @@ def test_only_models_of_ours_are_lengthened(thing):
 def test_a_text_that_is_too_long_still_says_so():
     with pytest.raises(ValueError, match="n=65 tokens; allowed are 1 to max_position_embeddings=64"):
         lengthen(model(), 64)(ids(1, 65))
+
+
+def test_from_a_bert_folder_and_back_to_one(tmp_path):
+    """A folder as transformers writes it for BERT: other names, no prefix, full attention."""
+    net = model(type_vocab_size=1)
+    theirs = {"model_type": "bert", "hidden_act": "gelu", "id2label": {"0": "bad", "1": "ok"}, "type_vocab_size": 1}
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    theirs |= {name: getattr(SHORT, name) for name in (*sizes, "max_position_embeddings")}
+    weights = {checkpoint.to_hugging_face(name): x for name, x in net.state_dict().items()}
+    checkpoint.write(tmp_path / "bert", theirs, weights)
+    read = BigBirdModel.from_pretrained(tmp_path / "bert", block_size=4, num_random_blocks=2)
+    longer = lengthen(read, 100)
+    assert torch.equal(longer(ids(2, 90)).last_hidden_state, lengthen(net, 100)(ids(2, 90)).last_hidden_state)
+    longer.save_pretrained(tmp_path / "long")
+    again = BigBirdModel.from_pretrained(tmp_path / "long")
+    assert torch.equal(again(ids(2, 90)).last_hidden_state, longer(ids(2, 90)).last_hidden_state)
+    assert checkpoint.read(tmp_path / "long")[0]["id2label"] == {"0": "bad", "1": "ok"}
+
+
+@pytest.mark.parametrize("how", ["tiled", "interpolated", "fresh"])
+def test_what_is_new_lies_on_the_model_s_device(how):
+    net = BigBirdModel(SHORT)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for name, x in list(net.named_parameters()):
+            owner, _, own = name.rpartition(".")
+            there = torch.empty(x.shape, device="cuda", dtype=torch.float16)
+            setattr(net.get_submodule(owner), own, torch.nn.Parameter(there))
+        longer = lengthen(net, 64, how, extra_global_tokens=2)
+        kinds = {(x.device.type, x.dtype) for x in longer.parameters()}
+    assert kinds == {("cuda", torch.float16)} and longer.embeddings.position.weight.shape == (64, 24)

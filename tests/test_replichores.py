@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bigbird_mini.data import genome, leads, replichore_split, replichore_windows, reverse_complement
+from bigbird_mini.data import genome, genome_encoder, leads, replichore_split, replichore_windows, reverse_complement
+from bigbird_mini.data import replichores as module
 from bigbird_mini.data.replichores import BLOCK, LONGEST, ORIGIN, REPLICHORE_LENGTHS, TERMINUS, genome_codes
 
 PARTNER = {"A": "T", "C": "G", "G": "C", "T": "A"}
@@ -110,6 +111,7 @@ def test_every_length_has_the_same_centres(length):
         ([9000, 100], 256, "a window of 256 bases around 100 has no label: it leaves the genome"),
         ([4_646_300], 256, "around 4646300 has no label"),
         ([TERMINUS + 1], 4, "around 1554103 has no label: .* or crosses the terminus"),
+        ([TERMINUS + 2], 4, "around 1554104 has no label: .* or crosses the terminus"),  # its first base ends the half
         ([ORIGIN], 4, "around 3711079 has no label: .* the origin"),
     ],
 )
@@ -123,3 +125,17 @@ def test_windows_may_touch_the_turning_points():
     assert labels.tolist() == [1, 0, 0, 1]
     with pytest.raises(ValueError, match="seed=-1 must be 0 or more"):
         replichore_split(-1)
+
+
+def test_a_damaged_encoder_is_refused(tmp_path, monkeypatch):
+    folder = genome_encoder()
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    assert len(weights) == 298_408
+    weights[-1] ^= 1
+    monkeypatch.setattr(module, "_ENCODER", tmp_path)
+    with pytest.raises(RuntimeError, match="damaged or missing; install bigbird-mini again"):
+        genome_encoder()
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    with pytest.raises(RuntimeError, match="damaged or missing"):
+        genome_encoder()

@@ -11,7 +11,10 @@ _PROG = "python -m bigbird_mini.course"
 # A verb is a module of this package with add_arguments(parser) and main(options) -> exit status, loaded when used.
 VERBS = {
     "build": "for authors: run the notebooks, normalise them, generate exercises and the manifest of check cells",
+    "mistakes": "for authors: hand in every planted mistake and every right answer, and print what becomes of them",
+    "progress": "the map of lessons and skills: what you passed, tried, and should look at again",
 }
+_MODULES = {"progress": "progressing"}  # whose module cannot have the verb's name: a function has it
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,10 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     first.epilog = "verbs:\n" + "\n".join(f"  {name:10}{about}" for name, about in VERBS.items())
     first.add_argument("verb", choices=list(VERBS), metavar="VERB", help=", ".join(VERBS))
     verb = first.parse_args(words[:1]).verb
-    module = importlib.import_module(f".{verb}", __package__)
+    module = importlib.import_module(f".{_MODULES.get(verb, verb)}", __package__)
     about = VERBS[verb]
     parser = argparse.ArgumentParser(f"{_PROG} {verb}", description=f"{about[:1].upper()}{about[1:]}.")
     module.add_arguments(parser)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # old Windows terminals have no check marks
     try:
         return module.main(parser.parse_args(words[1:]))
     except (ValueError, OSError) as error:

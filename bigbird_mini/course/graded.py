@@ -1,174 +1,103 @@
-"""An exercise notebook as pytest sees it: nbval runs the cells, the check cells become one named test for each task.
+"""An exercise notebook as pytest sees it: one test for each task, named after it, and one for each other code cell.
 
-What a check cell scored is read from the record that `check` displays, never from text. A task that leaves no record
-gets none of its points and a sentence that says why.
+What a check scored is read from the record that it displays while it runs here, never from text and never from the
+file. The check cells run as the manifest has them, with the course's own `check`. A task that leaves no record gets
+none of its points and a sentence that says why; the other tasks are graded all the same.
 """
 
-import json
+from __future__ import annotations
+
 import re
-import time
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 import pytest
-from nbval.cover import setup_coverage
-from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel
-from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
 
-MIME = "application/vnd.bigbird.score+json"
-POLL_SECONDS = 0.5
-PRINT_LIMIT = 2_000_000  # characters kept of what one cell prints while it runs
-FRESH = "Get a fresh copy of the exercise and copy your answers over."
-NOT_RUN = "not run"  # the outcome of a task whose check never started; the others are those of checking.LOOKS
+from . import kernel
+from .kernel import Kernels, Ran, Session
+from .limits import Limits, from_options
+from .submission import Cell, Row, Unreadable, cells_of, copies, in_order, load, owners
+
+OUTCOMES = ("right", "wrong", "not attempted", "error")  # those of checking.LOOKS
+NOT_RUN = "not run"  # the outcome of a task whose check never started
+WHY_CHARACTERS = 2000
+TRACE_LINES = 40
+SKIP = {"nbval-skip"}
+MAY_RAISE = {"raises-exception", "nbval-raises-exception"}
 
 
 class CellFailed(Exception):
     """A cell failed; the message is the whole report that a reader needs."""
 
 
-class PatientKernel(RunningKernel):
-    """nbval waits out the whole timeout for a kernel that is gone, and keeps all that an endless loop prints."""
+class GradedNotebook(pytest.File):
+    """One learner's (or the solution's) notebook. `rows` are its tasks in the manifest."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.waiting: deque[dict[str, Any]] = deque()
-        super().__init__(*args, **kwargs)
-
-    def await_reply(self, msg_id: str, timeout: float | None = None) -> None:
-        end = time.monotonic() + (timeout or float("inf"))
-        room = PRINT_LIMIT
-        while True:
-            try:
-                message = self.get_message("shell", timeout=min(POLL_SECONDS, max(0.01, end - time.monotonic())))
-            except Empty:
-                if not self.is_alive():
-                    raise RuntimeError("the kernel died while this cell ran (out of memory, or a crash)") from None
-                if time.monotonic() >= end:
-                    raise
-                room = self._take_outputs(room, min(end, time.monotonic() + POLL_SECONDS))
-                continue
-            if message["parent_header"].get("msg_id") == msg_id:
-                return
-
-    def _take_outputs(self, room: int, until: float) -> int:
-        """Fetch what has been shown so far; printed text beyond `room` characters is dropped."""
-        while time.monotonic() < until:
-            try:
-                message = super().get_message("iopub", timeout=0.01)
-            except Empty:
-                break
-            size = len(message["content"].get("text", "")) if message["msg_type"] == "stream" else 0
-            if size <= room:
-                self.waiting.append(message)
-                room -= size
-        return room
-
-    def get_message(self, stream: str, timeout: float | None = None) -> dict[str, Any]:
-        if stream == "iopub" and self.waiting:
-            return self.waiting.popleft()
-        return super().get_message(stream, timeout=timeout)
-
-
-class GradedNotebook(IPyNbFile):
-    """One learner's (or the solution's) notebook. `tasks` are its rows of the manifest."""
-
-    tasks: list[dict[str, Any]] = []  # noqa: RUF012  set by the plugin on each object
+    rows: list[Row] = []  # noqa: RUF012  set by the plugin on each object, as is `kernels`
+    kernels: Kernels
+    session: Session | None = None
     no_kernel = ""
 
     def setup(self) -> None:
-        option = self.config.option
-        # the notebook's own kernel name is no use: learners' files name environments that are not here
-        name = option.nbval_kernel_name or CURRENT_ENV_KERNEL_NAME
+        self.kernels.wanted -= 1
         try:
-            wait = option.nbval_kernel_startup_timeout
-            self.kernel = PatientKernel(name, cwd=str(self.path.parent), startup_timeout=wait)
+            self.session = Session(self.path.parent, self.limits, self.kernels)
         except Exception as error:
-            self.no_kernel = f"the notebook's kernel did not start ({type(error).__name__}: {error})"
-            return
-        self.setup_sanitize_files()
-        if getattr(option, "cov_source", None):
-            setup_coverage(self.config, self.kernel, str(self.path))
+            self.no_kernel = f"the notebook's kernel did not start ({_first(type(error).__name__, str(error))})"
+
+    def teardown(self) -> None:
+        if self.session:
+            self.session.close()
 
     def collect(self) -> Iterator[pytest.Item]:
+        self.limits: Limits = from_options(self.config.option)
         self.order: list[GradedCell] = []
         self.broken: list[tuple[str, str]] = []
-        fault = _unreadable(self.path)
+        fault, cells = "", []
         try:
-            cells = [] if fault else list(super().collect())
-        except Exception as error:
-            cells, fault = [], f"The file is no valid notebook ({type(error).__name__})"
-        owners = _owners([c.cell for c in cells], self.tasks)
-        for number, plain in enumerate(cells):
-            task = owners.get(number)
-            first = next((line.strip() for line in plain.cell.source.splitlines() if line.strip()), "empty")
-            name = f"task {task['task']} {task['title']}" if task else f"cell {number + 1} «{first[:40]}»"
-            cell = GradedCell.from_parent(
-                self, name=name, cell_num=plain.cell_num, cell=plain.cell, options=plain.options
-            )
-            cell.adopt(task)
-            self.order.append(cell)
-            yield cell
-        found = [row["task"] for row in owners.values()]
-        for task in self.tasks:
-            if task["task"] not in found:
-                lost = LostTask.from_parent(self, name=f"task {task['task']} {task['title']}")
-                lost.task = task
-                lost.why = f"{fault or 'Its check cell is missing'}. {FRESH}"
+            cells = cells_of(load(self.path, self.limits.size_mb))
+        except Unreadable as error:
+            fault = str(error)
+        owned = owners(cells, self.rows)
+        copied = copies(cells, owned)
+        for place in in_order(cells, owned):
+            if cells[place].kind != "code":
+                continue
+            number = sum(cell.kind == "code" for cell in cells[: place + 1])
+            item = GradedCell.from_parent(self, name=_name(cells[place], number, owned.get(place)))
+            item.adopt(cells[place], owned.get(place), copied.get(place))
+            self.order.append(item)
+            yield item
+        found = [row["task"] for row in owned.values()]
+        for row in self.rows:
+            if row["task"] not in found:
+                lost = LostTask.from_parent(self, name=f"task {row['task']} {row['title']}")
+                restore = f"python -m bigbird_mini.course restore {self.path.name}"
+                lost.row, lost.why = row, f"{fault or 'Its check cell is missing'}. Mend it with: {restore}"
                 yield lost
 
 
-def _unreadable(path: Path) -> str:
-    """Why a file is no notebook; empty where it is one."""
-    try:
-        text = path.read_text("utf-8")
-        notebook = json.loads(text)
-    except UnicodeDecodeError:
-        return "The file is not text"
-    except json.JSONDecodeError as error:
-        if not text.strip():
-            return "The file is empty"
-        if re.search(r"^<<<<<<< ", text, re.M):
-            return "The file holds unsolved git merge conflicts (lines of <<<<<<<)"
-        return f"The file is damaged or cut off: its JSON breaks in line {error.lineno}"
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        return "The file is no Jupyter notebook"
-    return ""
+def _name(cell: Cell, number: int, row: Row | None) -> str:
+    if row:
+        return f"task {row['task']} {row['title']}"
+    first = next((line.strip() for line in cell.source.splitlines() if line.strip()), "empty")
+    return f"cell {number} «{plain(first)[:40]}»"
 
 
-def _owners(cells: list[Any], tasks: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Which cell checks which task: by its id first; Colab, VS Code and copying give new ids, then by its text."""
-
-    def called(cell: Any) -> str | None:
-        found = re.match(r"\s*check\(\s*[\"']([\d.]+)[\"']", cell.source)
-        return found[1] if found else cell.metadata.get("task")
-
-    owners: dict[int, dict[str, Any]] = {}
-    for same in (lambda cell, task: cell.get("id") == task["cell"], lambda cell, task: called(cell) == task["task"]):
-        for task in tasks:
-            free = (i for i, cell in enumerate(cells) if i not in owners and same(cell, task))
-            if task not in owners.values() and (number := next(free, None)) is not None:
-                owners[number] = task
-    return owners
-
-
-class _Graded:
+class _Graded(pytest.Item):
     """What a check cell and a missing one share: the properties of a task's report."""
 
-    task: dict[str, Any] | None
+    row: Row | None = None
 
-    def score(self, points: int, outcome: str, why: str) -> None:
+    def score(self, points: int, outcome: str, why: str, seconds: float = 0.0) -> None:
         """Leave the score in the report; raise CellFailed with the reason unless it is right."""
-        task = self.task
-        row = {"notebook": self.parent.nodeid, "task": task["task"], "title": task["title"], "points": points}
-        # single values: JUnit files hold properties as text
-        self.user_properties += (row | {"max": task["max"], "outcome": outcome, "why": why}).items()
+        row, why = self.row, plain(why)[:WHY_CHARACTERS]
+        task = {"notebook": self.parent.nodeid, "task": row["task"], "title": row["title"], "points": points}
+        task |= {"max": row["max"], "outcome": outcome, "why": why, "seconds": round(seconds, 2)}
+        self.user_properties += task.items()  # single values: JUnit files hold properties as text
         if outcome != "right":
-            raise CellFailed(f"Task {task['task']} ({task['title']}): {outcome}, {points}/{task['max']} points\n{why}")
-
-    def setup(self) -> None:
-        """nbval expects each cell after a timeout to fail; here they are graded like any other."""
+            raise CellFailed(f"Task {row['task']} ({row['title']}): {outcome}, {points}/{row['max']} points\n{why}")
 
     def reportinfo(self) -> tuple[Path, int, str]:
         # not the bare name: where a test's id ends in this text, pytest shows task 1.1 as 1::1
@@ -177,10 +106,10 @@ class _Graded:
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
         if isinstance(excinfo.value, CellFailed):
             return str(excinfo.value)
-        return pytest.Item.repr_failure(self, excinfo)
+        return super().repr_failure(excinfo)
 
 
-class LostTask(_Graded, pytest.Item):
+class LostTask(_Graded):
     """A task whose check cell is not there."""
 
     why = ""
@@ -189,80 +118,88 @@ class LostTask(_Graded, pytest.Item):
         self.score(0, NOT_RUN, self.why)
 
 
-class GradedCell(_Graded, IPyNbCell):
+class GradedCell(_Graded):
     """A code cell of an exercise: a task's test where it is the task's check cell."""
 
-    task = None
+    ran: Ran | None = None
     note = ""
-    ran = False
 
-    def adopt(self, task: dict[str, Any] | None) -> None:
-        """Make this cell the check cell of `task`, with its original text, or (None) an ordinary cell."""
-        self.task = task
-        if self.cell.execution_count is None:
-            self.cell.outputs = []  # nbval refuses cells that have outputs without having been run
-        if task is None:
-            return
-        if self.cell.source.strip() != task["source"].strip():
-            self.cell.source = task["source"]
+    def adopt(self, cell: Cell, row: Row | None, copied: Row | None) -> None:
+        """Make this item that cell: the check cell of `row`, or a copy of another check cell, or an ordinary one."""
+        self.cell, self.row, self.copied = cell, row, copied
+        if row and cell.source.strip() != row["source"].strip():
             self.note = " (This check cell was edited; the original was run.)"
-        self.options.clear()  # no tag or comment may skip a check cell or excuse its exception
+
+    @property
+    def skipped(self) -> bool:
+        # no tag may skip a check cell
+        return not self.row and bool(self.copied or SKIP & set(self.cell.tags))
 
     def runtest(self) -> None:
+        if self.copied:
+            pytest.skip(f"a copy of the check of task {self.copied['task']}: only the last one counts")
+        if self.skipped:
+            pytest.skip("its tags say so")
         for earlier in self.parent.order[: self.parent.order.index(self)]:
             # those left out by -k, or by naming one test
-            if not (earlier.ran or earlier.task or earlier.options["skip"]):
+            if not (earlier.ran or earlier.row or earlier.skipped):
                 earlier.run_cell()
-        failure = self.run_cell()
-        if self.task:
-            self._score(failure)
-        elif failure:
-            text = _plain(getattr(failure, "inner_traceback", None) or "")
-            raise CellFailed(f"{self.name}: {self._reason(failure)}\n\n{text}".rstrip())
+        ran = self.run_cell()
+        if self.row:
+            self._score(ran)
+        elif fault := self._fault(ran):
+            self.user_properties += {"notebook": self.parent.nodeid, "cell": self.name, "why": fault}.items()
+            trace = [plain(line) for block in ran.traceback for line in block.splitlines()]
+            raise CellFailed("\n".join([f"{self.name}: {fault}", "", *trace[-TRACE_LINES:]]).rstrip())
 
-    def run_cell(self) -> Exception | None:
-        """Run the cell; returns what went wrong, and remembers it for the tasks that build on the cell."""
-        notebook, self.ran = self.parent, True
-        if notebook.no_kernel:
-            return RuntimeError(notebook.no_kernel)
-        failure = None
-        try:
-            super().runtest()
-        except Exception as error:
-            failure = error
-            if not self.task:
-                notebook.broken.append((self.name, self._reason(error)))
-        finally:
-            if notebook.timed_out and notebook.kernel.is_alive():
-                notebook.timed_out = False  # the interrupt worked
-        return failure
-
-    def _reason(self, error: Exception) -> str:
-        text = str(error)
-        if text.startswith("Timeout"):
-            return f"stopped after {self.config.option.nbval_cell_timeout:g} s: an endless loop, or far too slow"
-        if text == "Kernel dead on test start":
-            return "not run: the kernel died or had to be stopped in an earlier cell"
-        trace = _plain(getattr(error, "inner_traceback", None) or "").splitlines()
-        return trace[-1].strip() if trace and isinstance(error, NbCellError) else text
-
-    def _score(self, failure: Exception | None) -> None:
-        shown = [output.get("data", {}).get(MIME) for output in self.test_outputs or ()]
-        record = next((r for r in reversed(shown) if r and r.get("task") == self.task["task"]), None)
-        if record and record["outcome"] != "right":
-            self.score(0, record["outcome"], record["why"] + self.note)
-        elif record and failure is None:
-            self.score(self.task["max"], "right", self.note.strip())
-        elif failure is None:
-            why = "No score came: is `check` still the one from bigbird_mini.course?"
-            self.score(0, "wrong", why + self.note)
+    def run_cell(self) -> Ran:
+        """Run the cell; remembers what went wrong for the tasks that build on it."""
+        book = self.parent
+        if book.no_kernel:
+            self.ran = Ran(fault=book.no_kernel)
+        elif self.row:
+            ask = f"check is {kernel.GENUINE}"
+            if book.session.run("", ask).value == "False":
+                self.note += " (This notebook has a `check` of its own; the course's was run.)"
+            self.ran = book.session.run(kernel.GENUINE + self.row["source"].strip().removeprefix("check"))
         else:
-            outcome, why = self._without_record(failure)
-            self.score(0, outcome, why + self.note)
+            self.ran = book.session.run(self.cell.source)
+            if fault := self._fault(self.ran):
+                book.broken.append((self.name, fault))
+        return self.ran
 
-    def _without_record(self, failure: Exception) -> tuple[str, str]:
+    def _fault(self, ran: Ran) -> str:
+        """What went wrong in the cell, in a few words; "" where nothing did."""
+        limits = self.parent.limits
+        if ran.fault:
+            return {
+                "time": f"stopped after {min(limits.cell_seconds, ran.seconds):.3g} s: "
+                "an endless loop, or far too slow",
+                "file time": f"not run: earlier cells used up the {limits.file_seconds:g} s of this file",
+                "memory": f"stopped: it took more than {limits.memory_mb:g} MB of memory",
+                "output": f"stopped: it printed more than {limits.output_mb:g} MB",
+                "died": "the kernel died while this cell ran (a crash, or out of memory)",
+            }.get(ran.fault, ran.fault)
+        if ran.ename == "StdinNotImplementedError":
+            return "input() waits for somebody to type, and nobody is there"
+        if ran.ename and not (MAY_RAISE & set(self.cell.tags) and not self.row):
+            return _first(ran.ename, ran.evalue)
+        return "exit() would end the notebook here; it was passed over" if ran.wants_exit else ""
+
+    def _score(self, ran: Ran) -> None:
+        """The points of this task, from what its check displayed just now."""
+        record = next((r for r in reversed(ran.records) if r.get("task") == self.row["task"]), {})
+        outcome, why = record.get("outcome"), str(record.get("why", ""))
+        if ran.fault or outcome not in OUTCOMES:
+            outcome, why = self._without_record(ran)
+        elif outcome == "right" and ran.ename:
+            outcome, why = "error", f"The check did not end well: {_first(ran.ename, ran.evalue)}."
+        points = self.row["max"] if outcome == "right" else 0
+        self.score(points, outcome, (why + self.note).strip(), ran.seconds)
+
+    def _without_record(self, ran: Ran) -> tuple[str, str]:
         """The outcome and the reason where the check itself did not finish."""
-        reason = self._reason(failure)
+        reason = self._fault(ran) or "no score came from the check: was the course's package changed by this notebook?"
         undefined = re.fullmatch(r"NameError: name '(\w+)' is not defined.*", reason)
         if undefined and self.parent.broken:
             cell, fault = self.parent.broken[-1]
@@ -270,11 +207,16 @@ class GradedCell(_Graded, IPyNbCell):
             return outcome, f"There is no `{undefined[1]}`: {cell} failed with {fault}"
         if undefined:
             return "error", f"There is no `{undefined[1]}`: no cell above the check defines it."
-        if reason.startswith("not run:") or self.parent.no_kernel:
-            return NOT_RUN, reason[:1].upper() + reason[1:] + "."
-        return "error", reason[:1].upper() + reason[1:] + "."
+        sentence = reason[:1].upper() + reason[1:] + "."
+        return NOT_RUN if ran.fault == "file time" or self.parent.no_kernel else "error", sentence
 
 
-def _plain(text: str) -> str:
-    """Text without the terminal's colour codes."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
+def _first(name: str, message: str) -> str:
+    line = next((line.strip() for line in message.splitlines() if line.strip()), "")
+    return f"{name}: {line}"[:WHY_CHARACTERS] if line else name
+
+
+def plain(text: str) -> str:
+    """Text for a terminal or a file: without colour codes and other invisible characters."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")

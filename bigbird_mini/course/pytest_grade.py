@@ -2,68 +2,60 @@
 
 Loaded in every pytest run where this package is installed, so it imports nothing heavy and does nothing unless nbval
 is installed and asked for. Then it hands the exercises and solutions of this course to `graded.GradedNotebook`;
-lessons and all other notebooks stay with nbval. Deleted or unreadable work costs points, never the whole run.
+lessons and all other notebooks stay with nbval. Damaged or hostile work costs points, never the whole run.
+docs/grading.md is the manual.
 """
 
-import json
-import re
+from __future__ import annotations
+
 from collections.abc import Generator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-MANIFEST = Path(__file__).with_name("manifest.json")
-WORDS = {"error": "error in code"}
-KEYS = ("notebook", "task", "title", "points", "max", "outcome", "why")
+from . import limits
+from .scores import Scores
+from .submission import exercise_of, manifest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bigbird", "grading the exercises of the BigBird course (with --nbval-lax)")
     group.addoption("--score-json", metavar="FILE", help="write the points of each task to this file")
+    group.addoption("--score-csv", metavar="FILE", help="write a table of all notebooks to this file, for a class")
+    group.addoption(
+        "--grade-as", metavar="NAME", help="take every notebook for this exercise, such as 01_dense_attention"
+    )
+    limits.add_options(group)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    target = config.getoption("score_json", None)
-    if target and not Path(target).resolve().parent.is_dir():
-        raise pytest.UsageError(f"--score-json: there is no folder {Path(target).parent}")
-    if _active(config):
-        config.pluginmanager.register(Scores(config), "bigbird_scores")
-    elif target:
-        raise pytest.UsageError("--score-json needs nbval and one of its options: pytest --nbval-lax NOTEBOOK")
+    asked = {name: config.getoption(name, None) for name in ("score_json", "score_csv", "grade_as")}
+    for name in ("score_json", "score_csv"):
+        if asked[name] and not Path(asked[name]).resolve().parent.is_dir():
+            raise pytest.UsageError(f"{_option(name)}: there is no folder {Path(asked[name]).parent}")
+    if asked["grade_as"] and asked["grade_as"] not in manifest():
+        known = ", ".join(manifest())
+        raise pytest.UsageError(f"--grade-as: there is no exercise {asked['grade_as']}; there are {known}")
+    if config.getoption("nbval", False) or config.getoption("nbval_lax", False):
+        config.pluginmanager.register(Grader(config), "bigbird_grader")
+    elif used := [name for name, value in asked.items() if value]:
+        raise pytest.UsageError(f"{_option(used[0])} needs nbval and one of its options: pytest --nbval-lax NOTEBOOK")
 
 
-def _active(config: pytest.Config) -> bool:
-    return bool(config.getoption("nbval", False) or config.getoption("nbval_lax", False))
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-@cache
-def manifest() -> dict[str, list[dict[str, Any]]]:
-    """The check cells of each exercise, as the build wrote them; empty where there is no manifest."""
-    return json.loads(MANIFEST.read_text("utf-8")) if MANIFEST.exists() else {}
-
-
-def exercise_name(path: Path) -> str | None:
-    """The exercise (a key of the manifest) that a notebook file is, or is a copy of; None for any other notebook."""
-    if path.parent.name == "lessons":
-        return None
-    text = path.read_text("utf-8", errors="replace")
-    origin = re.search(r'"generated_from":\s*"solutions/(\w+)\.ipynb"', text)
-    name = path.stem if path.stem in manifest() else origin and origin[1]
-    # inside the file the call is a JSON string: check(\"1.1\"
-    has_check = re.search(r"check\(\s*(\\\"|')", text)
-    if name in manifest() and (has_check or path.parent.name in ("exercises", "solutions")):
-        return name
-    return None
-
-
-class Scores:
-    """Takes the notebooks over, gathers one row for each task and shows them at the end."""
+class Grader:
+    """Takes the course's notebooks over from nbval, and gathers what they score."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.scores = Scores()
+        self.kernels: Any = None
+        self.missing: str | None = None
+        self.strange: list[str] = []  # notebooks that are none of this course
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> Generator[None, list[Any], list[Any]]:
@@ -72,57 +64,70 @@ class Scores:
             return nodes
         from nbval.plugin import IPyNbFile
 
-        if not any(type(node) is IPyNbFile for node in nodes) or not (name := exercise_name(file_path)):
+        if not any(type(node) is IPyNbFile for node in nodes):
             return nodes
-        from .graded import GradedNotebook
-
+        option = self.config.option
+        name = option.grade_as or exercise_of(file_path, option.grade_size_mb)
+        if not name:
+            if file_path.parent.name != "lessons":
+                self.strange.append(nodes[0].nodeid)
+            return nodes
+        try:
+            from .graded import GradedNotebook
+            from .kernel import Kernels
+        except ImportError as error:
+            self.missing = error.name
+            return []
+        self.kernels = self.kernels or Kernels()
         mine = GradedNotebook.from_parent(parent, path=file_path)
-        mine.tasks = manifest()[name]
+        mine.rows, mine.kernels = manifest()[name], self.kernels
         return [mine if type(node) is IPyNbFile else node for node in nodes]
+
+    def pytest_collection_modifyitems(self) -> None:
+        if self.missing:  # said here: during the collection it would only be one more failure
+            raise pytest.UsageError(f'grading needs {self.missing}: pip install "bigbird-mini[test]"')
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if self.kernels:
+            self.kernels.wanted = len({item.parent for item in session.items if hasattr(item.parent, "kernels")})
+
+    def pytest_unconfigure(self) -> None:
+        if self.kernels:
+            self.kernels.close()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         # in the main process, under pytest-xdist too: the rows travel as properties of the reports
-        row = dict(report.user_properties)
-        if "outcome" in row and "task" in row and report.when == "call":
-            self.rows[report.nodeid] = {key: row[key] for key in KEYS}
-
-    def _sorted(self) -> list[dict[str, Any]]:
-        def place(row: dict[str, Any]) -> tuple[Any, ...]:
-            return row["notebook"], *(int(part) for part in row["task"].split("."))
-
-        return sorted(self.rows.values(), key=place)
+        self.scores.add(report.nodeid, report.duration, dict(report.user_properties) if report.when == "call" else {})
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        rows = self._sorted()
-        got, most = _totals(rows)
-        if got < most and exitstatus == pytest.ExitCode.OK:
+        got, most = self.scores.total()
+        # asked for points and found nobody to give them to: that is no success either
+        if (got < most or (self._asked() and not most)) and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        target = self.config.getoption("score_json")
-        if target and not hasattr(self.config, "workerinput"):
-            text = json.dumps({"points": got, "max": most, "tasks": rows}, indent=1, ensure_ascii=False)
-            Path(target).write_text(text + "\n", "utf-8")
+        if hasattr(self.config, "workerinput"):
+            return
+        option = self.config.option
+        if option.score_json:
+            Path(option.score_json).write_text(self.scores.as_json(), "utf-8", newline="\n")
+        if option.score_csv:
+            # with a mark at its start, spreadsheets read a table as UTF-8
+            Path(option.score_csv).write_text(self.scores.as_csv(), "utf-8-sig", newline="\n")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        rows, write = self._sorted(), terminalreporter.write_line
-        if not rows:
+        write = terminalreporter.write_line
+        if not self.scores.tasks and not self._asked():
             return
         terminalreporter.section("score")
-        width = max(len(row["title"]) for row in rows)
-        books = list(dict.fromkeys(row["notebook"] for row in rows))
-        for book in books:
-            mine = [row for row in rows if row["notebook"] == book]
-            if len(books) > 1:
-                write("{}: {}/{}".format(book, *_totals(mine)))
-            for row in mine:
-                right = row["outcome"] == "right"
-                words = WORDS.get(row["outcome"], row["outcome"])
-                points = f"{row['points']}/{row['max']}"
-                why = row["why"].partition("\n")[0]
-                line = f"{words:<13} {row['task']:>5} {row['title']:<{width}}  {points}  {why}"
-                write(line.rstrip(), green=right, red=not right)
-        write("score: {}/{} points".format(*_totals(rows)), bold=True)
+        for line, right in self.scores.lines():
+            write(line, green=right, red=not right)
+        for name in self.strange:
+            write(f"{'no exercise':<13} {name}  left to nbval; --grade-as NAME grades it", yellow=True)
+        if self.scores.tasks:
+            write("score: {}/{} points".format(*self.scores.total()), bold=True)
+        else:
+            write("score: no notebook of this course was found", bold=True)
 
-
-def _totals(rows: list[dict[str, Any]]) -> tuple[int, int]:
-    return sum(row["points"] for row in rows), sum(row["max"] for row in rows)
+    def _asked(self) -> bool:
+        option = self.config.option
+        return bool(option.score_json or option.score_csv or option.grade_as)

@@ -1,5 +1,6 @@
 """Real data that is always there, offline: a genome in the package, and the text of the reader's own Python."""
 
+from .batches import BatchesByLength, batches_by_length
 from .bpe import BPETokenizer, bpe_tokenizer
 from .genome import GENOME_LETTERS, genome
 from .minilm import minilm
@@ -7,6 +8,7 @@ from .replichores import (
     REPLICHORE_LENGTHS,
     ReplichoreSplit,
     genome_codes,
+    genome_encoder,
     leads,
     replichore_split,
     replichore_windows,
@@ -19,13 +21,16 @@ __all__ = [
     "GENOME_LETTERS",
     "REPLICHORE_LENGTHS",
     "BPETokenizer",
+    "BatchesByLength",
     "ByteTokenizer",
     "DNATokenizer",
     "Document",
     "ReplichoreSplit",
+    "batches_by_length",
     "bpe_tokenizer",
     "genome",
     "genome_codes",
+    "genome_encoder",
     "leads",
     "minilm",
     "replichore_split",

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ REPLICHORE_LENGTHS = (256, 1024, 4096, 16384)  # bases of a window
 LONGEST = REPLICHORE_LENGTHS[-1]
 BLOCK = 100_000  # bases; a whole block belongs to one group
 TRAIN, VALIDATION, TEST = range(3)
+_ENCODER = Path(__file__).with_name("genome_encoder")
+_ENCODER_SHA256 = "80732af717cba61f3f05de4baac2fa2b4192160410f0b6161d2894482f6fc239"  # of its model.safetensors
 _HELD_OUT = {VALIDATION: 3, TEST: 5}  # blocks from each half of the genome
 _FOLDS = 3  # seeds in a row whose test blocks differ
 
@@ -144,3 +147,16 @@ def _centres(groups: np.ndarray, group: int, step: int) -> np.ndarray:
     centres = centres[good]
     centres.setflags(write=False)
     return centres
+
+
+def genome_encoder() -> Path:
+    """The folder of a small encoder that was trained to tell which strand leads from 16,384 bases (73,536 weights).
+
+    ``StrandModel.load`` of bigbird_mini.jobs.genome_model reads all of it, ``BigBirdModel.from_pretrained`` the encoder
+    alone. Its test windows are those of ``replichore_split(0)``; how it was made: data/PROVENANCE.md. Raises
+    RuntimeError if the file of the package is damaged.
+    """
+    weights = _ENCODER / "model.safetensors"
+    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != _ENCODER_SHA256:
+        raise RuntimeError(f"{weights.name} of {_ENCODER.name} is damaged or missing; install bigbird-mini again")
+    return _ENCODER

@@ -26,7 +26,7 @@ def no_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **_
 
 def mean_pooling(bases_per_token: int) -> StrandModel:
     """The same encoder with no attention in it; its tokens are averaged."""
-    return StrandModel(strand_config("W"), bases_per_token, mean=True, attention_fn=no_attention)
+    return StrandModel(strand_config("W"), attention_fn=no_attention, bases_per_token=bases_per_token, mean=True)
 
 
 # ---------------------------------------------------------------- 3-mers, logistic regression
@@ -56,7 +56,9 @@ def logistic_loss(weights: torch.Tensor, x: torch.Tensor, y: torch.Tensor, penal
 def fit_logistic(x: torch.Tensor, y: torch.Tensor, penalty: float) -> torch.Tensor:
     """The weights (features,) with the lowest loss. No bias: the other strand has minus x, and must get minus it."""
     weights = torch.zeros(x.shape[1], dtype=x.dtype, requires_grad=True)
-    search = torch.optim.LBFGS([weights], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+    search = torch.optim.LBFGS(
+        [weights], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
 
     def again() -> torch.Tensor:
         search.zero_grad()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..checkpoint import from_hugging_face, read, to_hugging_face, write
 from ..data import reverse_complement
 from ..model import BigBirdConfig, BigBirdModel
+from ..model.pretrained import Pattern, Pretrained
 
 PATTERNS = ("W", "W+R", "W+G", "W+G+R", "full")
 BLOCK = 32  # tokens
@@ -61,7 +61,7 @@ class StrandOutput:
     loss: torch.Tensor | None = None
 
 
-class StrandModel(nn.Module):
+class StrandModel(Pretrained):
     """Which strand leads: logit = w . RMSNorm(h(x) - h(other strand of x)), so the other strand gets minus the logit.
 
     A token is the mean of the vectors of the overlapping 3-mers that start at ``bases_per_token`` neighbouring bases,
@@ -71,21 +71,22 @@ class StrandModel(nn.Module):
 
     Args:
         config: of the encoder, such as :func:`strand_config` gives.
+        pattern, attention_fn: as for :class:`BigBirdModel`.
         bases_per_token: must divide the length of the windows.
         mean: h is the mean over the window's tokens in place of the read-out token.
-        attention_fn: as for :class:`BigBirdModel`.
     """
 
     def __init__(
         self,
         config: BigBirdConfig,
+        pattern: Pattern | Sequence[Pattern] | None = None,
+        attention_fn: Callable[..., torch.Tensor] | None = None,
         bases_per_token: int = 8,
         mean: bool = False,
-        attention_fn: Callable[..., torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.bases_per_token, self.mean = bases_per_token, mean
-        self.encoder = BigBirdModel(config, attention_fn=attention_fn)
+        self.config, self.bases_per_token, self.mean = config, bases_per_token, mean
+        self.encoder = BigBirdModel(config, pattern, attention_fn)
         words = self.encoder.embeddings.word
         nn.init.normal_(words.weight, std=START)
         nn.init.zeros_(words.weight[words.padding_idx])
@@ -131,24 +132,22 @@ class StrandModel(nn.Module):
         return StrandOutput(logits, F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)))
 
     def save(self, folder: str | Path, about: dict[str, Any] | None = None) -> None:
-        """Write config.json and model.safetensors; ``about`` (JSON) is kept under "strand" in the config."""
-        config = asdict(self.encoder.config) | {
-            "model_type": "big_bird",
-            "strand": {"bases_per_token": self.bases_per_token, "mean": self.mean, **(about or {})},
-        }
-        write(folder, config, {to_hugging_face(name): tensor for name, tensor in self.state_dict().items()})
+        """Write config.json and model.safetensors, with ``about`` (JSON) under "strand" in the config.
+
+        The folder is one for ``BigBirdModel.from_pretrained`` too, which reads the encoder alone.
+        """
+        self.kept = {"strand": {"bases_per_token": self.bases_per_token, "mean": self.mean, **(about or {})}}
+        self.save_pretrained(folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> StrandModel:
         """The model that :meth:`save` wrote, in eval mode. Raises ValueError for a folder with another model."""
-        config, weights = read(folder)
-        strand = config.get("strand")
+        model = cls.from_pretrained(folder)
+        strand = model.kept.get("strand")
         if not isinstance(strand, dict):
             raise ValueError(f"{folder} holds no model of the genome job: its config.json has no 'strand'")
-        known = {name: config[name] for name in BigBirdConfig.__dataclass_fields__ if name in config}
-        model = cls(BigBirdConfig(**known), strand["bases_per_token"], strand["mean"])
-        model.load_state_dict({from_hugging_face(name): tensor for name, tensor in weights.items()})
-        return model.eval()
+        model.bases_per_token, model.mean = strand["bases_per_token"], strand["mean"]
+        return model
 
 
 def trimers(bases: torch.Tensor, over_the_end: int | None = None) -> torch.Tensor:

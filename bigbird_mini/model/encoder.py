@@ -6,9 +6,7 @@ any attention function run inside.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,114 +15,15 @@ from torch import nn
 from torch._compile import _disable_dynamo
 from torch.utils.checkpoint import checkpoint
 
-from ..attention import attention
+from ..attention import BlockWeights, attention
 from ..attention.plan import is_real
 from ..pattern import BlockPattern
+from ..plans import whole
 from .config import BigBirdConfig, extended
+from .layers import Embeddings, Layer, Patterns, Turns, angles
 from .losses import within
 from .outputs import BigBirdOutput
 from .pretrained import Pattern, Pretrained
-
-Patterns = BlockPattern | list[BlockPattern]
-Turns = tuple[torch.Tensor, torch.Tensor]  # the cosine and sine of each place's angles, (n, d)
-
-ACTIVATIONS = {"gelu_new": partial(F.gelu, approximate="tanh"), "gelu": F.gelu, "relu": F.relu}
-
-
-class Embeddings(nn.Module):
-    """Word + token type + position, then dropout, then LayerNorm (in this order, as in the released code)."""
-
-    def __init__(self, config: BigBirdConfig) -> None:
-        super().__init__()
-        hidden = config.hidden_size
-        self.word = nn.Embedding(config.vocab_size, hidden, padding_idx=config.pad_token_id)
-        if config.positions == "learned":
-            self.position = nn.Embedding(config.max_position_embeddings, hidden)
-        self.token_type = nn.Embedding(config.type_vocab_size, hidden)
-        self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        if config.extra_global_tokens:
-            self.extra_global = nn.Embedding(config.extra_global_tokens, hidden)
-        self.room = config.extra_blocks * config.block_size  # places before the text
-        self.scale = math.sqrt(hidden) if config.rescale_embeddings else 1.0
-        # The fixed waves get the spread that a learned table starts with, or they would drown the words.
-        self.positions, self.height = config.positions, math.sqrt(2) * config.initializer_range
-
-    def forward(self, words: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
-        """words: (B, n, hidden), already looked up; token_type_ids: (B, n). Gives (B, room + n, hidden)."""
-        B, n, hidden = words.shape
-        x = words * self.scale + self.token_type(token_type_ids)
-        if self.positions == "learned":
-            places = torch.arange(n, device=words.device)
-            places = places.clamp(max=self.position.num_embeddings - 1)  # only padding lies beyond: nobody reads it
-            x = x + self.position(places)
-        elif self.positions == "sinusoidal":
-            waves = angles(n, hidden, words)  # (n, hidden / 2)
-            x = x + self.height * torch.stack((waves.sin(), waves.cos()), -1).reshape(n, hidden).to(x.dtype)
-        if self.room:
-            extra = self.extra_global.weight.to(x.dtype)  # (g, hidden)
-            extra = F.pad(extra, (0, 0, 0, self.room - len(extra))).expand(B, -1, -1)
-            x = torch.cat((extra, x), 1)  # (B, room + n, hidden)
-        return self.norm(self.dropout(x))
-
-
-class Layer(nn.Module):
-    """Attention and feed-forward, each with its residual, and its LayerNorm after (post) or before it (pre)."""
-
-    def __init__(self, config: BigBirdConfig, attention_fn: Callable[..., torch.Tensor]) -> None:
-        super().__init__()
-        hidden, bias = config.hidden_size, config.use_bias
-        self.heads, self.pre = config.num_attention_heads, config.norm == "pre"
-        self.query, self.key, self.value = (nn.Linear(hidden, hidden, bias) for _ in range(3))
-        self.out = nn.Linear(hidden, hidden)
-        self.up, self.down = nn.Linear(hidden, config.intermediate_size), nn.Linear(config.intermediate_size, hidden)
-        self.attention_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
-        self.output_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.attention_dropout = config.attention_probs_dropout_prob
-        self.activation = ACTIVATIONS[config.hidden_act]
-        self.attention_fn = attention_fn
-
-    def forward(
-        self, x: torch.Tensor, p: Patterns, key_mask: torch.Tensor | None, turns: Turns | None = None
-    ) -> torch.Tensor:
-        if self.pre:
-            x = x + self.dropout(self.out(self.mix(self.attention_norm(x), p, key_mask, turns)))
-            return x + self.dropout(self.feed(self.output_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.out(self.mix(x, p, key_mask, turns))))
-        return self.output_norm(x + self.dropout(self.feed(x)))
-
-    def feed(self, x: torch.Tensor) -> torch.Tensor:
-        """Each token by itself."""
-        return self.down(self.activation(self.up(x)))
-
-    def mix(self, x: torch.Tensor, p: Patterns, key_mask: torch.Tensor | None, turns: Turns | None) -> torch.Tensor:
-        """The one place where tokens meet."""
-        q, k, v = self.q_k_v(x, turns)
-        dropout = {"dropout_p": self.attention_dropout} if self.training and self.attention_dropout else {}
-        mixed = self.attention_fn(q, k, v, p, key_mask=key_mask, **dropout)  # (B, H, n, d)
-        if mixed.shape != q.shape:
-            raise ValueError(f"attention_fn returned {tuple(mixed.shape)}; it must be (B, H, n, d) = {tuple(q.shape)}")
-        return mixed.transpose(1, 2).reshape(x.shape)
-
-    def q_k_v(self, x: torch.Tensor, turns: Turns | None) -> list[torch.Tensor]:
-        """Queries, keys and values, (B, H, n, d) each; the first two turned by their places, where places turn."""
-        B, n, _ = x.shape
-        q, k, v = (f(x).view(B, n, self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
-        return [q, k, v] if turns is None else [turned(q, *turns), turned(k, *turns), v]
-
-
-def angles(n: int, size: int, like: torch.Tensor) -> torch.Tensor:
-    """(n, size / 2): place times 10000 ** (-2i / size), the angle of pair i (Vaswani et al. 2017, section 3.5)."""
-    exact = {"device": like.device, "dtype": torch.promote_types(like.dtype, torch.float32)}
-    rates = 10000.0 ** (torch.arange(0, size, 2, **exact) / -size)
-    return torch.arange(n, **exact).unsqueeze(1) * rates
-
-
-def turned(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Each pair of numbers (i, i + d / 2) of x (B, H, n, d) turned by its angle (Su et al. 2021, section 3.2)."""
-    first, second = x.chunk(2, -1)
-    return x * cosine.to(x.dtype) + torch.cat((-second, first), -1) * sine.to(x.dtype)
 
 
 class BigBirdModel(Pretrained):
@@ -158,6 +57,7 @@ class BigBirdModel(Pretrained):
                 f"{len(pattern)} patterns for {config.num_hidden_layers} layers; give one for each, or one"
             )
         self.config, self.pattern = config, pattern
+        self._ready: dict[int, list[Patterns]] = {}  # what prepare() built, by the number of blocks of a batch
         self.embeddings = Embeddings(config)
         fn = attention if attention_fn is None else attention_fn
         self.layers = nn.ModuleList(Layer(config, fn) for _ in range(config.num_hidden_layers))
@@ -193,21 +93,73 @@ class BigBirdModel(Pretrained):
         that disagree.
         """
         words, token_type_ids, attention_mask = self._checked(input_ids, attention_mask, token_type_ids, inputs_embeds)
-        (B, n, _), b = words.shape, self.config.block_size
-        real = _real_blocks(attention_mask, B, n, b)
-        N = max([-(-n // b), *(p.n_blocks for p in self._fixed())])
-        more, extra = N * b - n, self.config.extra_blocks * b  # places behind each document, and before it
-        key_mask = self._key_mask(attention_mask, B, n, more, words.device)
-        x = self.embeddings(F.pad(words, (0, 0, 0, more)), F.pad(token_type_ids, (0, more)))  # (B, extra + N b, hidden)
-        turns = self._turns(N * b, x)
-        for i, layer in enumerate(self.layers):
-            x = self._run(layer, x, self.patterns(i, real, N), key_mask, turns)
+        x, patterns, key_mask, turns = self._padded(words, token_type_ids, attention_mask)
+        for layer, p in zip(self.layers, patterns, strict=True):
+            x = self._run(layer, x, p, key_mask, turns)
         if self.config.norm == "pre":
             x = self.final_norm(x)
-        first = x.narrow(1, 0, self.config.extra_global_tokens) if extra else None
-        x = x.narrow(1, extra, n)  # (B, n, hidden)
+        g, room = self.config.extra_global_tokens, self.embeddings.room
+        first = x.narrow(1, 0, g) if g else None  # (B, g, hidden)
+        x = x.narrow(1, room, words.shape[1])  # (B, n, hidden)
         pooled = None if self.pooler is None else self.pooler(x.select(1, 0)).tanh()  # (B, hidden)
         return BigBirdOutput(x, global_hidden_state=first, pooler_output=pooled)
+
+    def prepare(self, n: int, lengths: Iterable[int] = ()) -> None:
+        """Build the patterns of texts of n tokens ahead, and those of texts of other ``lengths`` in their batches.
+
+        After it ``torch.compile(model, fullgraph=True)`` finds the patterns of batches of n tokens without a mask ready
+        (with one too, where no text's own length matters: patterns of one's own, the released plans, full attention).
+        Elsewhere, what looks for the patterns is left out of the compiled graphs, which are then more than one.
+        """
+        full, N = self._blocks(whole(n, "n", least=1))
+        for length in lengths:
+            if not 1 <= whole(length, "a length") <= n:
+                raise ValueError(f"a length of {length} does not go into a batch of n={n} tokens; allowed are 1 to {n}")
+            self._patterns([-(-length // self.config.block_size)], N)  # the config remembers them
+        self._ready[full] = self._patterns([full], N)
+
+    @torch.no_grad()
+    def attention_maps(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        layers: Iterable[int] = (0,),
+    ) -> dict[int, BlockWeights]:
+        """Of each asked layer, how much weight every token gives to every other: (B, H, n, n) in block layout.
+
+        The input is that of :meth:`forward`. The weights are those of the padded input: whole blocks, with the extra
+        global tokens before the text. Without gradients; nothing is run that lies above the last of them.
+        """
+        asked = [whole(layer, "a layer") for layer in layers]
+        for layer in asked:
+            if not 0 <= layer < len(self.layers):
+                raise ValueError(f"layer {layer} is not there; allowed are 0 to {len(self.layers) - 1}")
+        words, token_type_ids, attention_mask = self._checked(input_ids, attention_mask, token_type_ids, inputs_embeds)
+        x, patterns, key_mask, turns = self._padded(words, token_type_ids, attention_mask)
+        found, last = {}, max(asked, default=-1)
+        for i in range(last + 1):
+            if i in asked:
+                found[i] = self.layers[i].weights(x, patterns[i], key_mask, turns)
+            if i < last:
+                x = self.layers[i](x, patterns[i], key_mask, turns)
+        return {layer: found[layer] for layer in asked}
+
+    def _padded(
+        self, words: torch.Tensor, token_type_ids: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, list[Patterns], torch.Tensor | None, Turns | None]:
+        """What the first layer takes (B, room + N b, hidden), the pattern of every layer, and what they share."""
+        (B, n, _), b = words.shape, self.config.block_size
+        full, N = self._blocks(n)
+        real = [full]  # one number where all agree
+        if mask is not None and (self._by_length() or not torch.compiler.is_compiling()):
+            real = _real_blocks(mask, b)
+        ready = self._ready.get(full) if real == [full] else None
+        patterns = self._patterns(real, N) if ready is None else ready
+        more = N * b - n  # places behind each document
+        x = self.embeddings(F.pad(words, (0, 0, 0, more)), F.pad(token_type_ids, (0, more)))
+        return x, patterns, self._key_mask(mask, B, n, more, words.device), self._turns(N * b, x)
 
     def _run(self, layer: Layer, *given: Any) -> torch.Tensor:
         if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
@@ -269,6 +221,10 @@ class BigBirdModel(Pretrained):
         return own.cos(), own.sin()
 
     @_disable_dynamo  # torch.compile has nothing to gain in here
+    def _patterns(self, real: list[int], n_blocks: int) -> list[Patterns]:
+        """Of every layer."""
+        return [self.patterns(layer, real, n_blocks) for layer in range(len(self.layers))]
+
     def patterns(self, layer: int, real: list[int], n_blocks: int) -> Patterns:
         """The pattern of a layer for documents of ``real`` blocks each, in a batch of n_blocks; one if all agree."""
         config = self.config
@@ -293,9 +249,18 @@ class BigBirdModel(Pretrained):
             found[blocks] = own.padded(n_blocks + config.extra_blocks)
         return found[real[0]] if len(found) == 1 else [found[blocks] for blocks in real]
 
-    def _fixed(self) -> list[BlockPattern]:
-        sources = self.pattern if isinstance(self.pattern, Sequence) else [self.pattern]
-        return [p for p in sources if isinstance(p, BlockPattern)]
+    def _sources(self) -> Sequence[Pattern | None]:
+        return self.pattern if isinstance(self.pattern, Sequence) else [self.pattern]
+
+    def _blocks(self, n: int) -> tuple[int, int]:
+        """Of a text of n tokens, and of its input, which is as long as the longest pattern of one's own."""
+        full = -(-n // self.config.block_size)
+        return full, max([full, *(p.n_blocks for p in self._sources() if isinstance(p, BlockPattern))])
+
+    def _by_length(self) -> bool:
+        """Whether documents of different lengths have different patterns, in some layer."""
+        own = self.config.random_plan == "uniform" and self.config.attention_type == "block_sparse"
+        return any(own if source is None else not isinstance(source, BlockPattern) for source in self._sources())
 
 
 def _ids(input_ids: Any) -> torch.Tensor:
@@ -310,12 +275,13 @@ def _ids(input_ids: Any) -> torch.Tensor:
 
 
 @_disable_dynamo
-def _real_blocks(attention_mask: torch.Tensor | None, B: int, n: int, block_size: int) -> list[int]:
-    """The number of blocks of each document, up to its last real token."""
-    if attention_mask is None or not is_real(attention_mask):
-        return [-(-n // block_size)] * B
-    places = torch.arange(1, n + 1, device=attention_mask.device)
-    lengths = (attention_mask.bool() * places).amax(1).tolist()
+def _real_blocks(mask: torch.Tensor, block_size: int) -> list[int]:
+    """The number of blocks of each document, up to its last real token; one number where all agree."""
+    n = mask.shape[1]
+    if not is_real(mask):
+        return [-(-n // block_size)]
+    lengths = (mask.bool() * torch.arange(1, n + 1, device=mask.device)).amax(1).tolist()
     if 0 in lengths:
         raise ValueError(f"attention_mask hides every token of document {lengths.index(0)}; leave it out of the batch")
-    return [-(-length // block_size) for length in lengths]
+    blocks = [-(-length // block_size) for length in lengths]
+    return blocks[:1] if len(set(blocks)) == 1 else blocks

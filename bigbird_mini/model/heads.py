@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..attention import BlockWeights
 from ..attention.kernels import wide
 from .config import BigBirdConfig
-from .encoder import ACTIVATIONS, BigBirdModel
+from .encoder import BigBirdModel
+from .layers import ACTIVATIONS
 from .losses import NO_LABEL, checked_labels, cross_entropy, word_loss
 from .outputs import BigBirdOutput, MaskedLMOutput, QuestionAnsweringOutput
 from .pretrained import Pattern, Pretrained
@@ -38,6 +40,14 @@ class Head(Pretrained):
 
     def _make(self, config: BigBirdConfig) -> None:
         raise NotImplementedError
+
+    def prepare(self, n: int, lengths: Iterable[int] = ()) -> None:
+        """See :meth:`BigBirdModel.prepare`."""
+        self.encoder.prepare(n, lengths)
+
+    def attention_maps(self, *inputs: Any, **more: Any) -> dict[int, BlockWeights]:
+        """See :meth:`BigBirdModel.attention_maps`."""
+        return self.encoder.attention_maps(*inputs, **more)
 
 
 class BigBirdForMaskedLM(Head):

@@ -31,8 +31,8 @@ def lengthen(model: Model, n: int, how: str | None = None, **changes: Any) -> Mo
         model: a BigBirdModel, or a head around one, also one that was read from a BERT folder.
         n: tokens, at least as many as the model takes today.
         how: where the n rows of the table come from. "tiled" (what None means): the old rows over and over, so that
-            neighbours know each other as before, but for the seams. "interpolated": the old rows stretched, with what
-            lies between them in straight lines; fit for fine-tuning. "fresh": drawn anew, for training from here on.
+            neighbours know each other as before, but for the seams. "interpolated": the old rows stretched, with those
+            between them on straight lines. "fresh": all drawn anew, to be trained.
         changes: of the config, such as block_size=64, window_blocks=3, num_random_blocks=3, global_blocks=(0, -1),
             pattern_seed=0 or extra_global_tokens=8 (drawn anew); attention_type="original_full" keeps full attention.
 
@@ -56,12 +56,14 @@ def lengthen(model: Model, n: int, how: str | None = None, **changes: Any) -> Mo
     extra = getattr(new.embeddings, "extra_global", None)
     if extra is not None and extra.weight.is_meta:
         extra.weight = nn.Parameter(_drawn(like, config.extra_global_tokens, config.initializer_range))
+    if hasattr(model, "kept"):  # what a folder's config said beyond ours goes into the next folder, too
+        longer.kept = dict(model.kept)
     return longer.train(model.training)
 
 
 def _changed(config: BigBirdConfig, n: int, how: str | None, changes: dict[str, Any]) -> BigBirdConfig:
     today = config.max_position_embeddings
-    if isinstance(n, bool) or not isinstance(n, int) or n < today:
+    if not isinstance(n, int) or n < today:
         raise ValueError(f"n={n!r} must be a whole number, at least the {today} tokens that the model takes today")
     if how not in (None, *WAYS):
         raise ValueError(f"how={how!r} is not known; allowed: {', '.join(map(repr, WAYS))}")
@@ -101,12 +103,13 @@ def _positions(table: torch.Tensor, n: int, how: str, spread: float) -> torch.Te
     if how == "fresh":
         return _drawn(table, n, spread)
     if how == "tiled":
-        return table.repeat(-(-n // today), 1)[:n].contiguous()
+        return table.repeat(-(-n // today), 1).narrow(0, 0, n).clone()
     places = torch.linspace(0, today - 1, n, dtype=torch.float64)  # first and last row stay
     before = places.long()
     share = (places - before).unsqueeze(1).to(table)  # of the row after it
     before = before.to(table.device)
-    return torch.lerp(table[before], table[(before + 1).clamp(max=today - 1)], share)
+    after = (before + 1).clamp(max=today - 1)
+    return torch.lerp(table.index_select(0, before), table.index_select(0, after), share)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ def within(name: str, x: torch.Tensor, size: int, what: str, ignored: int | None
 
     Not asked while torch.compile traces, nor of tensors without numbers.
     """
-    if not is_real(x) or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not is_real(x):
         return
     wrong = (x < 0) | (x >= size)
     wrong = wrong if ignored is None else wrong & (x != ignored)

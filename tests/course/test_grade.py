@@ -1,10 +1,9 @@
-"""Grading: whatever a learner's notebook does, each task gets points or a reason, and the rest is still graded.
+"""Grading from the command line: what is printed and written, exit codes, options."""
 
-All the notebooks below are run by one pytest in a process of its own; the tests look at what it left behind.
-"""
-
+import argparse
 import json
 import re
+import runpy
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -13,225 +12,168 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("nbval")
+from bigbird_mini.course.limits import HELP, Limits, from_options, positive
+from bigbird_mini.course.submission import manifest
+
 ROOT = Path(__file__).parents[2]
-NAME = "01_dense_attention.ipynb"
-TIMEOUT = 3
-SCALE = "q.shape[-1] ** 0.5"
+hostile = runpy.run_path(str(Path(__file__).with_name("hostile.py")))
 
 
-def solution():
-    return json.loads((ROOT / "solutions" / NAME).read_text("utf-8"))
+def write(path, case="right"):
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(hostile["spoiled"](case, hostile["small"]()))
 
 
-def cell(notebook, name):
-    return next(c for c in notebook["cells"] if c["id"] == name)
+def grade(folder, *arguments, **more):
+    return hostile["grade"](folder, *arguments, **more)[:2]
 
 
-def function(name, parameters, *lines):
-    return "\n    ".join([f"def {name}({parameters}):", *lines])
+def test_the_exercises_as_they_are_get_no_points(tmp_path):
+    """Nobody has attempted anything, and each task says so."""
+    paths = sorted((ROOT / "exercises").glob("*.ipynb"))
+    for path in paths:
+        if path.stem in manifest():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    code, said = grade(tmp_path, "--score-json=score.json", small=False)
+    score = json.loads((tmp_path / "score.json").read_text("utf-8"))
+    assert code == 1, said
+    assert score["points"] == 0 and score["max"] == sum(row["max"] for rows in manifest().values() for row in rows)
+    assert {task["outcome"] for task in score["tasks"]} == {"not attempted"}, said
+    assert all(not book["faults"] for book in score["notebooks"])
 
 
-HEAD = ("head_attention", "q, k, v")
-HEADS = ("multi_head", "q, k, v, key_mask")
-BYTES = ("score_bytes", "n, heads, bytes_per_number=4")
+def test_with_the_courses_own_checks(tmp_path):
+    """The cases that do not depend on what the checks say, on exercise 01."""
+    names = ("right", "kills the kernel", "a fake check", "check cells reordered", "new cell ids")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "01_dense_attention.ipynb").write_bytes(hostile["spoiled"](name, hostile["real"]()))
+    code, said = grade(tmp_path, "--score-json=score.json", small=False)
+    rows = json.loads((tmp_path / "score.json").read_text("utf-8"))["tasks"]
+    assert code == 1
+    for name in names:
+        mine = [row for row in rows if row["notebook"].startswith(f"{name}/")]
+        assert len(mine) == len(manifest()["01_dense_attention"])
+        assert hostile["faults"](name, mine) == [], said
 
 
-def mixed():
-    """1.1 wrong, and its check cell edited to look fine; 1.2 has lost its check cell; 1.3 right."""
-    notebook = solution()
-    cell(notebook, "answer-1-1")["source"] = function(*HEAD, "return torch.softmax(q @ k.T, -1) @ v")
-    cell(notebook, "check-1-1")["source"] = 'print("all fine")'
-    notebook["cells"].remove(cell(notebook, "check-1-2"))
-    return notebook
-
-
-def crashing():
-    """1.1 does not even compile, 1.2 crashes in a helper of the learner's, 1.3 right; every cell id is a new one."""
-    notebook = solution()
-    cell(notebook, "answer-1-1")["source"] = "def head_attention(q, k, v)\n    return v"
-    helper = "def scale(x):\n    return x / {}['d']\n\n"
-    cell(notebook, "answer-1-2")["source"] = helper + function(*HEADS, "return scale(q)")
-    for number, c in enumerate(notebook["cells"]):
-        c["id"] = f"new{number}"
-    return notebook
-
-
-def endless():
-    """1.1 never ends, 1.2 prints without end, 1.3 right."""
-    notebook = solution()
-    cell(notebook, "answer-1-1")["source"] = function(*HEAD, "while True:", "    pass")
-    cell(notebook, "answer-1-2")["source"] = function(*HEADS, "while True:", "    print('x' * 100)")
-    return notebook
-
-
-def killed():
-    """1.1 right, 1.2 ends the kernel."""
-    notebook = solution()
-    cell(notebook, "answer-1-2")["source"] = function(*HEADS, "import os", "os._exit(1)")
-    return notebook
-
-
-def shadowed():
-    """`check` does nothing any more, and a tag excuses every exception."""
-    notebook = solution()
-    cell(notebook, "imports")["source"] = "check = lambda *a: None"
-    for number in "123":
-        cell(notebook, f"check-1-{number}")["metadata"]["tags"] = ["raises-exception", "nbval-skip"]
-    return notebook
-
-
-def odd():
-    """Right answers in a file with a kernel that is not here, outputs of cells never run, and a copied check cell."""
-    notebook = solution()
-    notebook["metadata"]["kernelspec"] = {"name": "elsewhere", "display_name": "Elsewhere"}
-    for c in notebook["cells"]:
-        if c["cell_type"] == "code":
-            c["execution_count"] = None
-    notebook["cells"].append(cell(notebook, "check-1-1") | {"id": "copy"})
-    return notebook
-
-
-def write_cases(folder):
-    cases = {"mixed": mixed, "crashing": crashing, "endless": endless, "killed": killed, "shadowed": shadowed}
-    for name, make in (cases | {"odd": odd}).items():
-        (folder / name).mkdir()
-        (folder / name / NAME).write_text(json.dumps(make()), "utf-8")
-    (folder / "exercises").mkdir()
-    untouched = (ROOT / "exercises" / NAME).read_text("utf-8")
-    (folder / "exercises" / "01_dense_attention-Copy1.ipynb").write_text(untouched, "utf-8")
-    text = json.dumps(solution(), indent=1)
-    for name, content in {
-        "cut": text[: len(text) // 2],
-        "merge": text.replace(' "cells"', '<<<<<<< HEAD\n "cells"', 1),
-        "list": "[]",
-    }.items():
-        (folder / name / "solutions").mkdir(parents=True)
-        (folder / name / "solutions" / NAME).write_text(content, "utf-8")
-    (folder / "lessons").mkdir()
-    lesson = solution() | {"cells": [cell(solution(), "intro"), {"cell_type": "code", "id": "sum", "metadata": {}}]}
-    lesson["cells"][1] |= {"source": "1 + 1", "outputs": [], "execution_count": None}
-    (folder / "lessons" / NAME).write_text(json.dumps(lesson), "utf-8")
-
-
-def run_pytest(folder, *arguments):
-    options = ["--nbval-lax", f"--nbval-cell-timeout={TIMEOUT}", "-p", "no:cacheprovider", "-v"]
-    command = [sys.executable, "-m", "pytest", *options, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+def test_a_kernel_that_does_not_start_costs_the_points_and_says_so(tmp_path, monkeypatch):
+    write(tmp_path / "90_small.ipynb")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "no_kernel.py").write_text(
+        "from bigbird_mini.course import kernel\n"
+        "def ready(self, folder):\n    raise RuntimeError('no room')\n"
+        "kernel.Kernel.ready = ready\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
+    code, said = grade(tmp_path, "-p", "no_kernel", "--score-json=score.json")
+    score = json.loads((tmp_path / "score.json").read_text("utf-8"))
+    assert (code, score["points"], score["max"]) == (1, 0, 5), said
+    assert {task["outcome"] for task in score["tasks"]} == {"not run"}
+    assert score["tasks"][0]["why"] == "The notebook's kernel did not start (RuntimeError: no room)."
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("grade")
-    write_cases(folder)
-    done = run_pytest(folder, "--score-json=score.json", "--junitxml=junit.xml")
-    rows = json.loads((folder / "score.json").read_text("utf-8"))
-    by_case = {}
-    for row in rows["tasks"]:
-        by_case.setdefault(row["notebook"].split("/")[0], {})[row["task"]] = row
-    return {"run": done, "score": rows, "cases": by_case, "folder": folder}
+def one(tmp_path_factory):
+    """One notebook with its second task not attempted."""
+    folder = tmp_path_factory.mktemp("one")
+    write(folder / "anna 90_small.ipynb", "not attempted")
+    code, said = grade(folder, "--junitxml=junit.xml", "--score-json=score.json", "-v")
+    return {"folder": folder, "code": code, "said": said}
 
 
-def outcomes(rows):
-    return {number: (row["outcome"], row["points"]) for number, row in rows.items()}
+def test_what_is_printed(one):
+    said = one["said"]
+    assert one["code"] == 1
+    assert "anna 90_small.ipynb::task 90.1 twice PASSED" in said
+    assert "Task 90.2 (the sum): not attempted, 0/2 points\nPut your code in place of" in said
+    table = said[said.index("= score =") :]
+    assert re.search(r"^right +90\.1 twice +2/2$", table, re.M)
+    assert re.search(r"^not attempted +90\.2 the sum +0/2 +Put your code in place", table, re.M)
+    assert re.search(r"^score: 3/5 points$", table, re.M)
+    assert "\x1b" not in said and "Traceback" not in said
 
 
-def test_points_add_up(graded):
-    assert graded["run"].returncode == 1, graded["run"].stdout
-    assert graded["score"]["max"] == 5 * 10
-    assert graded["score"]["points"] == sum(row["points"] for row in graded["score"]["tasks"])
-    for row in graded["score"]["tasks"]:
-        assert row["points"] == (row["max"] if row["outcome"] == "right" else 0)
-        assert row["outcome"] == "right" or len(row["why"]) > 20
+def test_junit_properties_are_scalars(one):
+    tree = ElementTree.parse(one["folder"] / "junit.xml")
+    cases = [{p.get("name"): p.get("value") for p in c.iter("property")} for c in tree.iter("testcase")]
+    found = [(c["task"], c["points"], c["max"], c["outcome"]) for c in cases if "task" in c]
+    assert found == [("90.1", "2", "2", "right"), ("90.2", "0", "2", "not attempted"), ("90.3", "1", "1", "right")]
 
 
-def test_untouched_copy_of_an_exercise(graded):
-    rows = graded["cases"]["exercises"]
-    assert set(outcomes(rows).values()) == {("not attempted", 0)} and len(rows) == 3
+def test_the_score_file(one):
+    score = json.loads((one["folder"] / "score.json").read_text("utf-8"))
+    assert score.keys() == {"points", "max", "tasks", "notebooks"} and (score["points"], score["max"]) == (3, 5)
+    task = score["tasks"][1]
+    assert {key: task[key] for key in ("task", "points", "max", "outcome")} == {
+        "task": "90.2", "points": 0, "max": 2, "outcome": "not attempted"
+    }  # fmt: skip
+    assert task["why"].startswith("Put your code in place") and task["notebook"] == "anna 90_small.ipynb"
+    (book,) = score["notebooks"]
+    assert book["faults"] == [] and book["seconds"] >= sum(task["seconds"] for task in score["tasks"])
 
 
-def test_wrong_edited_and_missing(graded):
-    rows = graded["cases"]["mixed"]
-    assert outcomes(rows) == {"1.1": ("wrong", 0), "1.2": ("not run", 0), "1.3": ("right", 1)}
-    assert "first difference is at query 0" in rows["1.1"]["why"]
-    assert "edited; the original was run" in rows["1.1"]["why"]
-    assert "check cell is missing. Get a fresh copy of the exercise" in rows["1.2"]["why"]
+def test_one_task_alone_runs_what_it_builds_on(one):
+    """Full points of what was chosen exit with 0."""
+    code, said = grade(one["folder"], "-k", "90.3")
+    assert code == 0, said
+    assert "score: 1/1 points" in said
 
 
-def test_crashes_show_the_learners_lines_only(graded):
-    rows = graded["cases"]["crashing"]
-    assert outcomes(rows) == {"1.1": ("error", 0), "1.2": ("error", 0), "1.3": ("right", 1)}
-    assert rows["1.1"]["why"].startswith("There is no `head_attention`: cell 2 «def head_attention(q, k, v)» failed")
-    assert "SyntaxError" in rows["1.1"]["why"]
-    first, *lines = rows["1.2"]["why"].splitlines()
-    assert first.startswith("KeyError: 'd' (called with q of shape (2, 3, 7, 5)")
-    assert lines == ["Your code:", "  line 5: return scale(q)", "  line 2: return x / {}['d']"]
+def test_a_file_of_any_name_is_graded_as_told(tmp_path):
+    write(tmp_path / "class" / "anna.ipynb", "empty file")
+    write(tmp_path / "class" / "bert.ipynb", "another course")
+    code, said = grade(tmp_path, "class", "--grade-as=90_small", "--score-csv=points.csv")
+    assert code == 1
+    rows = (tmp_path / "points.csv").read_text("utf-8-sig").splitlines()
+    assert [row.split(",")[:6] for row in rows[1:]] == [
+        ["class/anna.ipynb", "0", "5", "0", "0", "0"],
+        ["class/bert.ipynb", "0", "5", "0", "0", "0"],
+    ], said
+    code, said = grade(tmp_path, "class", "--grade-as=nothing")
+    assert code == 4 and "--grade-as: there is no exercise nothing; there are 90_small" in said
 
 
-def test_endless_loops_stop_and_the_rest_is_graded(graded):
-    rows = graded["cases"]["endless"]
-    assert outcomes(rows) == {"1.1": ("error", 0), "1.2": ("error", 0), "1.3": ("right", 1)}
-    for number in ("1.1", "1.2"):
-        assert rows[number]["why"] == f"Stopped after {TIMEOUT} s: an endless loop, or far too slow."
+def test_points_for_nobody_are_no_success(tmp_path):
+    write(tmp_path / "bert.ipynb", "another course")
+    assert grade(tmp_path)[0] == 0, "nobody asked for points"
+    code, said = grade(tmp_path, "--score-json=score.json")
+    assert code == 1 and "score: no notebook of this course was found" in said
+    assert re.search(r"^no exercise +bert\.ipynb +left to nbval; --grade-as NAME grades it$", said, re.M)
+    assert json.loads((tmp_path / "score.json").read_text("utf-8"))["max"] == 0
 
 
-def test_killed_kernel(graded):
-    rows = graded["cases"]["killed"]
-    assert outcomes(rows) == {"1.1": ("right", 2), "1.2": ("error", 0), "1.3": ("not run", 0)}
-    assert rows["1.2"]["why"].startswith("The kernel died while this cell ran")
-    assert "in an earlier cell" in rows["1.3"]["why"]
-
-
-def test_replaced_check(graded):
-    for row in graded["cases"]["shadowed"].values():
-        assert row["why"] == "No score came: is `check` still the one from bigbird_mini.course?"
-
-
-def test_odd_files_get_their_points(graded):
-    assert [row["points"] for row in graded["cases"]["odd"].values()] == [2, 2, 1]
+def test_without_psutil_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "01_dense_attention.ipynb").write_bytes(hostile["spoiled"]("right", hostile["real"]()))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "psutil.py").write_text("raise ModuleNotFoundError('no', name='psutil')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
+    code, said = grade(tmp_path, small=False)
+    assert code == 4 and 'grading needs psutil: pip install "bigbird-mini[test]"' in said
 
 
 @pytest.mark.parametrize(
-    "case, words", [("cut", "damaged or cut off"), ("merge", "git merge conflicts"), ("list", "no Jupyter notebook")]
+    "option, words",
+    [
+        ("--grade-cell-seconds=0", "'0' is not a number above 0"),
+        ("--grade-memory-mb=much", "'much' is not a number above 0"),
+        ("--score-json=no/where.json", "--score-json: there is no folder no"),
+        ("--score-csv=no/where.csv", "--score-csv: there is no folder no"),
+    ],
 )
-def test_unreadable_files_cost_their_points_only(graded, case, words):
-    rows = graded["cases"][case]
-    assert outcomes(rows) == dict.fromkeys(("1.1", "1.2", "1.3"), ("not run", 0))
-    assert all(words in row["why"] and "fresh copy" in row["why"] for row in rows.values())
+def test_bad_options_are_refused(tmp_path, option, words):
+    code, said = grade(tmp_path, option)
+    assert code == 4 and words in said
 
 
-def test_lessons_stay_with_nbval(graded):
-    assert "lessons" not in graded["cases"]
-    assert re.search(r"^lessons/01_dense_attention.*Cell 0 PASSED", graded["run"].stdout, re.M)
-
-
-def test_what_is_printed(graded):
-    out = graded["run"].stdout
-    assert "\x1b" not in out and "Traceback" not in out and "restore" not in out
-    assert "killed/01_dense_attention.ipynb::task 1.1 one head by hand PASSED" in out
-    table = out[out.index("= score =") :]
-    assert "killed/01_dense_attention.ipynb: 2/5" in table
-    assert re.search(r"^right +1\.1 one head by hand +2/2$", table, re.M)
-    assert re.search(r"^error in code +1\.2 many heads, real tokens only +0/2 +The kernel died", table, re.M)
-    assert f"score: {graded['score']['points']}/50 points" in table
-
-
-def test_junit_properties_are_scalars(graded):
-    tree = ElementTree.parse(graded["folder"] / "junit.xml")
-    cases = [{p.get("name"): p.get("value") for p in c.iter("property")} for c in tree.iter("testcase")]
-    found = [c for c in cases if c.get("notebook", "").startswith("killed/")]
-    assert [(c["task"], c["points"], c["max"], c["outcome"]) for c in found] == [
-        ("1.1", "2", "2", "right"),
-        ("1.2", "0", "2", "error"),
-        ("1.3", "0", "1", "not run"),
-    ]
-
-
-def test_one_task_alone_and_full_points(graded):
-    """Choosing one task still runs the cells that it builds on; full points exit with 0."""
-    notebook = f"odd/{NAME}"
-    done = run_pytest(graded["folder"], notebook, "-k", "1.2 and many", "--score-json=one.json")
-    assert done.returncode == 0, done.stdout
-    assert "score: 2/2 points" in done.stdout
+def test_limits_come_from_the_command_line():
+    given = {f"grade_{name}": float(number) for number, name in enumerate(HELP, 1)}
+    assert from_options(argparse.Namespace(**given)) == Limits(1.0, 2.0, 3.0, 4.0, 5.0)
+    assert (positive("2.5"), positive("inf")) == (2.5, float("inf"))
+    assert (Limits().cell_seconds, Limits().file_seconds) == (30, 150)
+    for text in ("-1", "nan", "x"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not a number above 0"):
+            positive(text)
 
 
 def test_plugin_is_idle_without_nbval(tmp_path):
@@ -246,8 +188,8 @@ def test_plugin_is_idle_without_nbval(tmp_path):
 def test_plugin_import_is_light():
     code = (
         "import sys, bigbird_mini.course.pytest_grade; "
-        "heavy = {'matplotlib', 'ipywidgets', 'nbformat', 'bigbird_mini.course.tasks_01', "
-        "'bigbird_mini.course.checking'}; print(sorted(heavy & set(sys.modules)))"
+        "heavy = {'matplotlib', 'ipywidgets', 'nbformat', 'nbval.kernel', 'psutil', 'bigbird_mini.course.checking'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
