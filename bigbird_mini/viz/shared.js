@@ -51,8 +51,10 @@ function frame(model, el, kind, redraw) {
   const refresh = () => {
     waiting = false;
     if (gone) return;
+    const start = performance.now();
     parts.forEach((part) => part.refresh());
     redraw();
+    root.dataset.took = (performance.now() - start).toFixed(1);   // ms, for tests/browser/latency.py
     root.dataset.drawn = String(Number(root.dataset.drawn ?? 0) + 1);
   };
   const soon = () => {   // several traits change at once: draw once

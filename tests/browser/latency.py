@@ -56,7 +56,7 @@ STEP = """(root, [label, steps]) => new Promise(async (done) => {
       };
       requestAnimationFrame(look);
     });
-    taken.push(performance.now() - start);
+    taken.push([performance.now() - start, Number(root.dataset.took ?? 0)]);
     await new Promise((rest) => setTimeout(rest, 150));
   }
   done(taken);
@@ -83,9 +83,10 @@ def main(steps: int) -> int:
             opened.fresh()
             opened.page.wait_for_timeout(2500)  # the late figures of a large pattern
             root = opened.page.locator(".bb-instrument")
-            taken = sorted(root.evaluate(STEP, [label, steps + 2])[2:])
-            p90 = taken[int(0.9 * len(taken))]
-            print(f"{name:42} median {statistics.median(taken):6.0f}  p90 {p90:6.0f}  max {taken[-1]:6.0f}", flush=True)
+            taken, drawing = zip(*root.evaluate(STEP, [label, steps + 2])[2:], strict=True)
+            middle, p90 = statistics.median(taken), sorted(taken)[int(0.9 * len(taken))]
+            share = f"of which drawing {statistics.median(drawing):.0f}"
+            print(f"{name:42} median {middle:5.0f} ({share:>19}) p90 {p90:5.0f} max {max(taken):5.0f}", flush=True)
             opened.page.context.close()
     return 0
 
