@@ -11,6 +11,7 @@ _PROG = "python -m bigbird_mini.course"
 # A verb is a module of this package with add_arguments(parser) and main(options) -> exit status, loaded when used.
 VERBS = {
     "build": "for authors: run the notebooks, normalise them, generate exercises and the manifest of check cells",
+    "restore": "mend an exercise whose check cells are missing or edited, or whose file is damaged; your work is kept",
 }
 
 

@@ -168,6 +168,18 @@ def without_answers(source: str) -> str:
     return "\n".join(out)
 
 
+def exercise(root: Path, name: str) -> files.Notebook:
+    """The exercise of that name as nobody has touched it. ValueError where its source is missing or faulty."""
+    path, faults = Path("solutions") / f"{name}.ipynb", []
+    if not (root / path).exists():
+        raise ValueError(f"there is no {path.as_posix()} in {root}: name the course's folder with --root")
+    source = _read(root, path, faults)
+    made = _exercise(path, source, faults) if source else None
+    if faults:
+        raise SourceError(faults)
+    return made
+
+
 def _exercise(path: Path, source: files.Notebook, faults: list[str]) -> files.Notebook:
     exercise = copy.deepcopy(source)
     exercise.metadata["bigbird_mini"] = {"generated_from": path.as_posix()}
