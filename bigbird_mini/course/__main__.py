@@ -11,6 +11,8 @@ _PROG = "python -m bigbird_mini.course"
 # A verb is a module of this package with add_arguments(parser) and main(options) -> exit status, loaded when used.
 VERBS = {
     "build": "for authors: run the notebooks, normalise them, generate exercises and the manifest of check cells",
+    "export": "for teachers: the exercises as assignments of nbgrader, for a JupyterHub",
+    "lint": "for authors: cell lengths, words, alt text, hints, points, and what must not stand in a notebook",
     "restore": "mend an exercise whose check cells are missing or edited, or whose file is damaged; your work is kept",
 }
 

@@ -53,7 +53,8 @@ def restored(path: Path, root: Path, name: str | None = None) -> tuple[list[str]
     if name not in manifest():
         known = ", ".join(manifest())
         raise ValueError(f"{path} is no exercise of this course, as far as can be seen; say which: --as ({known})")
-    fresh, rows = exercise(root, name), manifest()[name]
+    rows = manifest()[name]
+    fresh = exercise(root, name, rows)
     done: list[str] = []
     damaged = False
     try:
