@@ -9,22 +9,26 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
 
-from bigbird_mini.train import Trainer, saving
+from bigbird_mini import BigBirdForMaskedLM
+from bigbird_mini.train import Trainer, TrainSettings, saving
 
 HERE = Path(__file__).parent / "distributed"
+DOCS = Path(__file__).parents[1] / "docs"
 job = runpy.run_path(str(HERE / "job.py"))
-pytestmark = pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="needs gloo"
-)
+pytestmark = [
+    pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"),
+    pytest.mark.skipif(sys.platform == "win32", reason="torchrun was not tried on Windows"),
+]
+LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # the tests run offline
 
 
 def torchrun(script, *arguments, processes=2):
-    """The lines that the first process printed, as JSON. Each call meets at a free port of its own (--standalone)."""
+    """The lines that the processes printed, as JSON. Each call meets at a free port of its own (--standalone)."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    if sys.platform == "linux":
-        quiet["GLOO_SOCKET_IFNAME"] = "lo"  # the tests run offline
+    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": LOOPBACK[sys.platform]}
     ran = subprocess.run(
         [*command, str(script), *map(str, arguments)],
         capture_output=True,
@@ -34,6 +38,12 @@ def torchrun(script, *arguments, processes=2):
     )
     assert ran.returncode == 0, ran.stderr
     return [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+
+
+def apart(lines):
+    """The records of the steps, and what each process took."""
+    shares = sorted((line["rank"], line["taken"]) for line in lines if "taken" in line)
+    return [line for line in lines if "step" in line], [taken for _, taken in shares]
 
 
 def alone(steps=12):
@@ -50,9 +60,12 @@ def same(one, other, within=1e-9):
 def test_two_processes_take_the_steps_of_one(tmp_path):
     """Dropout on, four micro-batches with unlike many labels, clipped; stopped half way, resumed by both."""
     folder = tmp_path / "run"
-    rows = torchrun(HERE / "job.py", folder, "--until", 5)
+    rows, shares = apart(torchrun(HERE / "job.py", folder, "--until", 5))
+    assert shares == [list(range(0, 20, 2)), list(range(1, 20, 2))]  # each its half of the work
     assert [path.name for path in saving.checkpoints(folder)] == ["step_00000005", "step_00000003"]
-    rows += torchrun(HERE / "job.py", folder)
+    more, shares = apart(torchrun(HERE / "job.py", folder))
+    rows += more
+    assert shares == [list(range(20, 48, 2)), list(range(21, 48, 2))]
     want = alone()
     same(rows, want.history)
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
@@ -64,3 +77,18 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     # One process alone may go on with what two have begun.
     one = Trainer(job["model"](7), job["batches"], job["settings"](), folder=folder)
     assert one.resume() == 12 and [row["step"] for row in one.history] == list(range(1, 13))
+
+
+def test_the_example_of_fsdp2_takes_the_steps_of_the_trainer(tmp_path):
+    rows = torchrun(DOCS / "fsdp2.py", "--steps", 4, "--save", tmp_path / "trained.safetensors")
+    example = runpy.run_path(str(DOCS / "fsdp2.py"))
+    torch.manual_seed(0)
+    given = TrainSettings(4, learning_rate=1e-3, clip=1.0, warmup=1, accumulation=2, device="cpu")
+    want = Trainer(BigBirdForMaskedLM(example["CONFIG"]), example["batches"], given)
+    want.run(progress=False)
+    same(rows, want.history, within=1e-4)
+    trained = load_file(tmp_path / "trained.safetensors")
+    assert trained.keys() == want.model.state_dict().keys()
+    for name, tensor in want.model.state_dict().items():
+        assert torch.allclose(trained[name], tensor, rtol=0, atol=1e-4), name
+    assert min(row["gradient_norm"] for row in rows) > 1.0  # clipped

@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bigbird_mini import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_mini.train import Trainer, TrainSettings
+
+STATIC = ("step", "loss", "learning_rate", "gradient_norm")  # of a record; seconds differ
 
 
 class Toy(nn.Module):
@@ -42,3 +45,29 @@ def settings(**changes):
 
 def trainer(given=None, model=None, data=batches, **more):
     return Trainer(model or Toy(), data, given or settings(), **more)
+
+
+def same_bits(one, other):
+    """Weights, buffers, the optimiser's memory and the history, to the bit."""
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name]), name
+    mine, theirs = (t.optimizer.state_dict()["state"] for t in (one, other))
+    assert mine.keys() == theirs.keys() and mine
+    for place in mine:
+        assert mine[place].keys() == theirs[place].keys() == {"step", "exp_avg", "exp_avg_sq"}
+        assert all(torch.equal(mine[place][key], theirs[place][key]) for key in mine[place])
+    for name in STATIC:
+        assert one.history.column(name) == other.history.column(name)
+    assert one.position == other.position
+
+
+def names(folder):
+    """What lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def encoder():
+    """A small encoder with dropout, the same start each time."""
+    config = BigBirdConfig(30, 24, 2, 4, 40, 100, block_size=4, num_random_blocks=1, initializer_range=0.2)
+    torch.manual_seed(0)
+    return BigBirdForMaskedLM(config)

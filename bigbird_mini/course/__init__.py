@@ -1,6 +1,6 @@
-"""What turns notebooks into a course: `check` judges an answer, `predict` keeps a prediction.
+"""What turns notebooks into a course: `check` judges an answer, `hint` helps, `predict` keeps a prediction.
 
-Both names are loaded at their first use, so that pytest, which imports this package for its plugin, stays quick.
+All names are loaded at their first use, so that pytest, which imports this package for its plugin, stays quick.
 Their modules are called `checking` and `predicting`: a module of the function's own name would replace it here.
 """
 
@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checking import check
+    from .handover import mine_or_reference
+    from .hints import hint
     from .predicting import predict
+    from .progressing import progress, review
 
-__all__ = ["check", "predict"]
+__all__ = ["check", "hint", "mine_or_reference", "predict", "progress", "review"]
 
-_HOMES = {"check": "checking", "predict": "predicting"}
+_HOMES = {
+    "check": "checking",
+    "hint": "hints",
+    "mine_or_reference": "handover",
+    "predict": "predicting",
+    "progress": "progressing",
+    "review": "progressing",
+}
 
 
 def __getattr__(name: str) -> Any:

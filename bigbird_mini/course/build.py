@@ -289,7 +289,7 @@ def _task_faults(manifest: dict[str, list[dict[str, Any]]], tasks: dict[str, Tas
             homes.setdefault(row["task"], place)
     for number, missing in tasks.items():
         if number not in homes:
-            home = missing.test.__module__.rpartition(".")[2]
+            home = missing.home.rpartition(".")[2]
             faults.append(
                 f"{home}.py: task {number} ({missing.title}) has no check cell in any notebook of solutions/."
             )

@@ -1,221 +1,113 @@
-"""check("1.1", my_function): test one answer, say what is wrong and where, give the points.
+"""check("1.1", my_function): test one answer, show the outcome, help a little more each time, remember it.
 
-The tests of a task live in `tasks_NN.py`, one module for each exercise. A test is a function that takes the
-learner's answer and raises `Wrong` with a sentence; what the learner's own code raises arrives as `Crashed`
-(see `compare.call`), so a mistake in an answer and a fault in a test are never mixed up.
+The first time a mistake is made it is named and drawn; the second time there is a case to follow by hand, the third a
+pointer to the lesson. The judgement itself is in `judging`.
 """
 
 import html
-import importlib
-import importlib.util
-import inspect
-import pkgutil
 import re
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+import sys
 from typing import Any
 
+from bigbird_mini.viz.show import img_tag
+
+from . import diary
+from .catalogue import Look, Task, all_tasks
+from .judging import LOOKS, Misuse, Result, evaluate
+
+__all__ = ["LOOKS", "MIME", "Misuse", "NotPassed", "Result", "Task", "all_tasks", "check", "evaluate"]
+
 MIME = "application/vnd.bigbird.score+json"
-PACKAGE = Path(__file__).resolve().parent.parent
-LINES_SHOWN = 3
-
-# outcome: (mark, words, JupyterLab's theme colour of the edge). The mark and the words carry it, the colour only helps.
-LOOKS = {
-    "right": ("✔", "right", "--jp-success-color1"),
-    "wrong": ("✘", "wrong", "--jp-error-color1"),
-    "not attempted": ("○", "not attempted yet", "--jp-info-color1"),
-    "error": ("⚠", "error in your code", "--jp-warn-color1"),
-}
-
-
-class Wrong(Exception):
-    """Raised by a task's test: the answer ran, and its result is not right. The message says what, where, found."""
-
-
-class Crashed(Exception):
-    """Raised by `compare.call`: the learner's code raised `error` when called as `how` says."""
-
-    def __init__(self, error: BaseException, how: str = "") -> None:
-        super().__init__(how)
-        self.error, self.how = error, how
+_BOX = (
+    "color: var(--jp-content-font-color1, inherit); background: var(--jp-layout-color1, transparent); "
+    "border: 1px solid var(--jp-border-color2, gray); border-left: 4px solid var({colour}, gray); padding: 4px 8px"
+)
 
 
 class NotPassed(AssertionError):
     """Ends a check cell whose task is not passed. IPython prints one line for it in place of a traceback."""
 
     def _render_traceback_(self) -> list[str]:
+        if diary.grading():  # there is no message above that anybody reads
+            return [str(self)]
         return ["Not passed yet: see the message above, change your answer, run both cells again."]
 
 
-@dataclass(frozen=True)
-class Task:
-    """One task: its number, its title, the points it gives and the function that tests an answer."""
-
-    number: str
-    title: str
-    points: int
-    test: Callable[..., None]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one answer. `outcome` is a key of LOOKS; `why` is empty for a right one."""
-
-    task: Task
-    outcome: str
-    why: str = ""
-
-    @property
-    def points(self) -> int:
-        return self.task.points if self.outcome == "right" else 0
-
-    def record(self) -> dict[str, Any]:
-        """The score as the grader reads it: task, title, points, max, outcome, why."""
-        t = self.task
-        return {
-            "task": t.number,
-            "title": t.title,
-            "points": self.points,
-            "max": t.points,
-            "outcome": self.outcome,
-            "why": self.why,
-        }
-
-    def text(self) -> str:
-        """One line for people; the learner's own lines follow it where their code crashed."""
-        mark, words, _ = LOOKS[self.outcome]
-        unit = "point" if self.task.points == 1 else "points"
-        head = (
-            f"{mark} Task {self.task.number} ({self.task.title}): {words}, {self.points} of {self.task.points} {unit}."
-        )
-        return f"{head} {self.why}".rstrip()
-
-    def html(self) -> str:
-        """The same words in the colours of the reader's JupyterLab theme."""
-        mark, _, colour = LOOKS[self.outcome]
-        words = self.text().removeprefix(mark).strip()
-        style = (
-            "color: var(--jp-content-font-color1, inherit); background: var(--jp-layout-color1, transparent); "
-            f"border: 1px solid var(--jp-border-color2, gray); border-left: 4px solid var({colour}, gray); "
-            "padding: 4px 8px; white-space: pre-wrap"
-        )
-        return f'<div role="status" style="{style}"><b aria-hidden="true">{mark}</b> {html.escape(words)}</div>'
-
-
-_TASKS: dict[str, Task] = {}
-
-
-def task(number: str, title: str, points: int = 1) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator: the function tests the answers to task `number`. ValueError for a number taken or misshapen."""
-    if not re.fullmatch(r"\d+\.\d+", number):
-        raise ValueError(f'a task number looks like "3.2", not {number!r}')
-    if points < 1:
-        raise ValueError(f"task {number} gives at least 1 point, not {points}")
-
-    def keep(test: Callable[..., None]) -> Callable[..., None]:
-        old = _TASKS.get(number)
-        if old and (old.test.__module__, old.test.__qualname__) != (test.__module__, test.__qualname__):
-            raise ValueError(f"task {number} is there twice: {old.test.__qualname__} and {test.__qualname__}")
-        _TASKS[number] = Task(number, title, points, test)
-        return test
-
-    return keep
-
-
-def by_number(number: str) -> tuple[int, ...]:
-    """Sorting key that puts 10.1 after 9.2."""
-    return tuple(int(part) for part in number.split("."))
-
-
-def all_tasks() -> dict[str, Task]:
-    """Every task of the course, in order. Imports all task modules."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if re.fullmatch(r"tasks_\d\d", module.name):
-            importlib.import_module(f"{__package__}.{module.name}")
-    return {number: _TASKS[number] for number in sorted(_TASKS, key=by_number)}
-
-
-def find_task(number: str) -> Task:
-    """The task of that number. ValueError listing the known ones where there is none."""
-    if not isinstance(number, str):
-        raise ValueError('put the task number in quotes, as in check("1.1", my_function)')
-    if number not in _TASKS and re.fullmatch(r"\d{1,2}\.\d+", number):
-        name = f"{__package__}.tasks_{int(number.split('.')[0]):02d}"
-        if importlib.util.find_spec(name):
-            importlib.import_module(name)
-    if number not in _TASKS:
-        raise ValueError(f"there is no task {number!r}; the tasks are {', '.join(all_tasks())}")
-    return _TASKS[number]
-
-
-def evaluate(number: str, *answers: Any) -> Result:
-    """Test the answers to a task, showing nothing. ValueError for an unknown task or a wrong count of answers."""
-    found = find_task(number)
-    wanted = list(inspect.signature(found.test).parameters)
-    if len(answers) != len(wanted):
-        raise ValueError(f'write check("{number}", {", ".join(wanted)}): {len(wanted)} to check, {len(answers)} given')
-    if any(answer is ... or answer is NotImplemented for answer in answers):
-        return Result(found, "not attempted", "Put your answer in place of the dots.")
-    try:
-        found.test(*answers)
-    except Wrong as wrong:
-        return Result(found, "wrong", str(wrong))
-    except Crashed as crash:
-        return _crashed(found, crash, answers)
-    except Exception as fault:
-        why = (
-            f"The check could not judge this answer ({_short(fault)}): that is a fault of the course, please report it."
-        )
-        return Result(found, "error", why)
-    return Result(found, "right")
-
-
 def check(number: str, *answers: Any) -> None:
-    """Test the answers to a task and show the result in one line.
+    """Test the answer to a task and show the outcome in one line, with a picture where there is one.
 
-    Raises NotPassed where the task is not passed, so that the notebook fails wherever it is run.
+    Raises NotPassed where the task is not passed, so that the notebook fails wherever it is run, and Misuse (a
+    ValueError) where there is no such task or no answer.
     """
     result = evaluate(number, *answers)
-    _show(result)
+    _show(result, _help(result))
     if result.outcome != "right":
         raise NotPassed(result.text())
 
 
-def _crashed(found: Task, crash: Crashed, answers: tuple[Any, ...]) -> Result:
-    frames = traceback.extract_tb(crash.error.__traceback__)
-    # torch raises the same class for a missing kernel: the stub is known by its own line, or by saying nothing
-    stub = not crash.error.args or (frames and "raise NotImplementedError" in (frames[-1].line or ""))
-    if isinstance(crash.error, NotImplementedError) and stub:
-        return Result(found, "not attempted", "Put your code in place of `raise NotImplementedError`.")
-    homes = {code.co_filename for answer in answers if (code := getattr(answer, "__code__", None))}
-    lines = [f"  line {f.lineno}: {f.line}".rstrip(": ") for f in frames if _is_learners(f.filename, homes)]
-    why = _short(crash.error) + (f" ({crash.how})" if crash.how else "")
-    if lines:
-        why += "\nYour code:\n" + "\n".join(lines[-LINES_SHOWN:])
-    return Result(found, "error", why)
+def _help(result: Result) -> list[str]:
+    """What is said beyond the outcome, one paragraph each; remembers the check. Nothing while grading."""
+    name = result.mistake.name if result.mistake else ""
+    now = diary.note(result.task.number, result.outcome, name, result.effort)
+    said = []
+    if now.told >= 2 and result.small:
+        said.append(result.small)
+    look = (result.mistake and result.mistake.look) or result.task.look
+    if now.told >= 3 and look:
+        said.append(pointer(result.task, look))
+    if now.attempts and result.outcome in ("wrong", "error") and result.task.hints and not diary.grading():
+        said.append(f'Stuck? Run hint("{result.task.number}").')
+    return said + diary.take_notices()
 
 
-def _is_learners(filename: str, homes: set[str]) -> bool:
-    """Whether a frame's code is the learner's: a notebook cell, or the file that their function came from."""
-    if re.search(r"[\\/]ipykernel_\d+[\\/]", filename) or filename.startswith("<ipython-input"):
-        return True
-    return filename in homes and not Path(filename).is_relative_to(PACKAGE)
+def pointer(task: Task, look: Look) -> str:
+    """Where the lesson speaks of it, in words."""
+    number = task.lesson.split("_")[0]
+    return f"Look again: lesson {number}, «{look.section}», the cell with `{look.line}`."
 
 
-def _short(error: BaseException) -> str:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return type(error).__name__ + (f": {first}" if first else "")
+def linked(words: str, task: Task, look: Look | None) -> str:
+    """The words as HTML; where they name the place in the lesson, as a link to it."""
+    page = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(words))
+    if look:
+        address = f"../lessons/{task.lesson}.ipynb#{look.section.replace(' ', '-')}"
+        name = html.escape(look.section)
+        page = page.replace(f"«{name}»", f'<a href="{html.escape(address)}">{name}</a>')
+    return page
 
 
-def _show(result: Result) -> None:
+def _html(result: Result, said: list[str]) -> str:
+    """The outcome in the colours of the reader's JupyterLab theme, with the picture and the help."""
+    mark, _, colour = LOOKS[result.outcome]
+    words = html.escape(result.text().removeprefix(mark).strip())
+    page = f'<div style="white-space: pre-wrap"><b aria-hidden="true">{mark}</b> {words}</div>'
+    if picture := _picture(result):
+        page += f'<div style="margin: 6px 0">{img_tag(*picture)}</div>'
+    look = (result.mistake and result.mistake.look) or result.task.look
+    page += "".join(f'<p style="margin: 6px 0">{linked(part, result.task, look)}</p>' for part in said)
+    return f'<div role="status" style="{_BOX.format(colour=colour)}">{page}</div>'
+
+
+def _picture(result: Result) -> tuple[str, str] | None:
     try:
-        from IPython import get_ipython
-        from IPython.display import display
-    except ImportError:
-        get_ipython = None
-    if get_ipython is None or get_ipython() is None:
-        print(result.text())
+        return result.picture()
+    except Exception:
+        return None  # the words matter more than a drawing that fails
+
+
+def in_notebook() -> bool:
+    """Whether there is a notebook (or another IPython) that shows what is displayed."""
+    shell = sys.modules.get("IPython")  # not imported, not running
+    return shell is not None and shell.get_ipython() is not None
+
+
+def _show(result: Result, said: list[str]) -> None:
+    if result.printed:
+        print(f"Your function printed:\n{result.printed}")
+    words = "\n".join([result.text(), *said])
+    if not in_notebook():
+        print(words)
         return
-    display({"text/plain": result.text(), "text/html": result.html(), MIME: result.record()}, raw=True)
+    from IPython.display import display
+
+    display({"text/plain": words, "text/html": _html(result, said), MIME: result.record()}, raw=True)

@@ -1,89 +1,182 @@
-"""What the tests of the tasks share: call an answer safely, and say where a result first differs."""
+"""Is a result right, and where is it not? And is it the very result of a wrong answer that is known?"""
 
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .checking import Crashed, Wrong
+from bigbird_mini.viz.failure import Failure, first_difference
+
+from .catalogue import Case
+from .running import Wrong, describe
+
+# relative and absolute; a number that went through float32 on its way is not wrong for it
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
-def call(function: Callable[..., Any], /, **inputs: Any) -> Any:
-    """The learner's function on these inputs, given by position; the names are for messages only.
+@dataclass(frozen=True)
+class Fault:
+    """Why a result is not right: a sentence, and what can be drawn of it (a table, or two numbers)."""
 
-    Raises Crashed where it raises, Wrong where it is no function, changes an input or returns nothing.
-    """
-    if not callable(function):
-        raise Wrong(f"Hand over the function itself, without calling it: this is {describe(function)}.")
-    before = {name: value.clone() for name, value in inputs.items() if isinstance(value, Tensor)}
+    why: str
+    failure: Failure | None = None
+    numbers: tuple[float, float] | None = None
+
+
+def judge(found: Any, expected: Any, case: Case) -> Fault | None:
+    """None for a right result; else where it differs from the expected one first, in words and as a table."""
     try:
-        result = function(*inputs.values())
-    except (Exception, SystemExit) as error:
-        given = ", ".join(f"{name} {_size(value)}" for name, value in inputs.items())
-        raise Crashed(error, f"called with {given}") from None
-    for name, value in before.items():
-        if not torch.equal(value, inputs[name]):
-            raise Wrong(f"Your function changes its input `{name}` in place: the caller still needs it as it was.")
-    if result is ... or result is NotImplemented:
-        raise Crashed(NotImplementedError())
-    if result is None:
-        raise Wrong("Your function returns None: is there a `return` line?")
-    return result
+        if isinstance(expected, Tensor):
+            return _judge_tensor(found, expected, case)
+        if isinstance(expected, numbers.Integral) and not isinstance(expected, bool):
+            return _judge_integer(found, int(expected), case)
+    except Wrong as wrong:
+        return Fault(str(wrong))
+    if type(found) is type(expected) and found == expected:
+        return None
+    return Fault(f"{case.words}: {describe(found)} came back, {describe(expected)} should.")
 
 
-def same_tensor(found: Any, expected: Tensor, axes: Sequence[str], case: str) -> None:
-    """Raise Wrong, naming the first place, unless `found` is a tensor equal to `expected` up to rounding.
-
-    axes: what each dimension counts, such as ("query", "number"); case: the input, for the message.
-    """
+def alike(found: Any, other: Any) -> bool:
+    """Whether two results are the same up to rounding: tensors, numbers, or tuples and lists of these."""
+    if isinstance(found, tuple | list):
+        pairs = zip(found, other, strict=True) if type(other) is type(found) and len(other) == len(found) else None
+        return pairs is not None and all(alike(a, b) for a, b in pairs)
     if not isinstance(found, Tensor):
-        hint = " Return the result alone, without the weights." if isinstance(found, tuple) else ""
-        raise Wrong(f"{case}: a torch tensor should come back, this is {describe(found)}.{hint}")
-    if found.shape != expected.shape:
-        raise Wrong(f"{case}: the result has shape {_shape(found)}, it should have {_shape(expected)}.")
-    if not found.is_floating_point():
-        raise Wrong(f"{case}: the result holds {found.dtype} numbers, they should be floating point.")
-    # an answer that works in float32 is not wrong for it
-    tolerance = 1e-9 if found.dtype == torch.float64 else 1e-3
-    found = found.detach().to(expected)
-    differs = ~torch.isclose(found, expected, rtol=tolerance, atol=tolerance)
+        kinds = (type(other), numbers.Number) if isinstance(other, numbers.Number) else type(other)
+        return isinstance(found, kinds) and bool(found == other)
+    if not isinstance(other, Tensor) or found.shape != other.shape:
+        return False
+    tolerance = _tolerance(found)
+    found, other = _dense(found), _dense(other)
+    if not found.is_floating_point() or not other.is_floating_point():
+        return found.dtype == other.dtype and bool(torch.equal(found, other))
+    return not _differs(found.double(), other.double(), tolerance).any()
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Without gradient, on the CPU, of the usual layout."""
+    plain = tensor.detach()
+    return (plain if plain.layout == torch.strided else plain.to_dense()).to("cpu")
+
+
+def _tolerance(found: Tensor) -> float:
+    return _TOLERANCES.get(found.dtype, 1e-3)
+
+
+def _differs(found: Tensor, expected: Tensor, tolerance: float) -> Tensor:
+    return ~torch.isclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def _judge_tensor(found: Any, expected: Tensor, case: Case) -> Fault | None:
+    tensor = _plain(found, expected, case)
+    if expected.dtype == torch.bool:
+        differs = tensor != expected
+    else:
+        tolerance = _tolerance(found)
+        tensor = tensor.to(expected)
+        differs = _differs(tensor, expected, tolerance)
     if not differs.any():
-        return
-    place = tuple(differs.nonzero()[0].tolist())
-    where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, place, strict=True))
-    here, there = found[place].item(), expected[place].item()
-    digits = 6 if f"{here:.6g}" != f"{there:.6g}" else 12
-    count = int(differs.sum())
-    hint = " nan comes from 0 / 0 or inf - inf: a row of -inf through the softmax, say." if here != here else ""
-    raise Wrong(
-        f"{case}: the first difference is at {where}: found {here:.{digits}g}, expected {there:.{digits}g} "
-        f"({count} of {expected.numel()} numbers differ).{hint}"
-    )
+        return None
+    failure = _table(tensor, expected, differs, case)
+    if failure is None:
+        return Fault(f"{case.words}: found {tensor.item():.6g}, expected {expected.item():.6g}.")
+    hint = ""
+    if tensor.is_floating_point() and tensor.isnan().any():
+        hint = " nan comes from 0 / 0 or inf - inf: a row of -inf through the softmax, say."
+    return Fault(f"{case.words}: {_small_first(first_difference(failure))}{hint}", failure)
 
 
-def same_integer(found: Any, expected: int, case: str) -> None:
-    """Raise Wrong unless `found` is that whole number, as an int."""
+def _plain(found: Any, expected: Tensor, case: Case) -> Tensor:
+    """A dense CPU tensor of the right shape and kind; Wrong with a sentence where it is none."""
+    if not isinstance(found, Tensor):
+        raise Wrong(f"{case.words}: a torch tensor should come back, this is {describe(found)}.{_advice(found)}")
+    if found.shape != expected.shape:
+        axes = f" ({', '.join(case.axes)})" if case.axes else ""
+        raise Wrong(
+            f"{case.words}: the result has shape {_shape(found)}, it should have {_shape(expected)}{axes}. "
+            f"{_about_shapes(found, expected)}".rstrip()
+        )
+    wanted = "True and False (torch.bool)" if expected.dtype == torch.bool else "floating point"
+    if expected.dtype == torch.bool:
+        fits = found.dtype == torch.bool
+    else:
+        fits = found.dtype in _TOLERANCES
+        if found.is_floating_point():
+            wanted = "the inputs' own precision, float64 (float32 will do)"
+    if not fits:
+        raise Wrong(f"{case.words}: the result holds {found.dtype} numbers, they should be {wanted}.")
+    try:
+        return _dense(found)
+    except (RuntimeError, NotImplementedError):
+        raise Wrong(
+            f"{case.words}: the result is on the device {found.device}, and holds no numbers to read."
+        ) from None
+
+
+def _advice(found: Any) -> str:
+    if isinstance(found, tuple):
+        return " Return the result alone, without the weights."
+    if isinstance(found, np.ndarray):
+        return " torch.from_numpy(...) makes a tensor of it."
+    if isinstance(found, list):
+        return " torch.stack(...) makes one of a list of rows, torch.tensor(...) one of a list of numbers."
+    return ""
+
+
+def _about_shapes(found: Tensor, expected: Tensor) -> str:
+    """What often lies behind a wrong shape."""
+    if found.dim() != expected.dim():
+        return f"It has {_count(found.dim())} in place of {_count(expected.dim())}."
+    if sorted(found.shape) == sorted(expected.shape):
+        return "Two dimensions are swapped."
+    wrong = [k for k in range(found.dim()) if found.shape[k] != expected.shape[k]]
+    return f"Dimension {wrong[0]} is the first that differs."
+
+
+def _count(dimensions: int) -> str:
+    return f"{dimensions} dimension" if dimensions == 1 else f"{dimensions} dimensions"
+
+
+def _table(found: Tensor, expected: Tensor, differs: Tensor, case: Case) -> Failure | None:
+    """The first matrix of the results that differs; None for single numbers."""
+    if expected.dim() == 0:
+        return None
+    axes: Sequence[str] = case.axes or tuple(f"dimension {k}" for k in range(expected.dim()))
+    if expected.dim() == 1:
+        found, expected, differs = found[None], expected[None], differs[None]
+        axes = ("row", *axes)
+    place = differs.nonzero()[0].tolist()[:-2]
+    words = ", ".join(f"{axis} {k}" for axis, k in zip(axes, place, strict=False))
+    tables = [x[tuple(place)].numpy() for x in (expected, found, differs)]
+    return Failure(*tables, axes=(axes[-2], axes[-1]), block=case.block, place=words)
+
+
+def _judge_integer(found: Any, expected: int, case: Case) -> Fault | None:
     if isinstance(found, bool) or not isinstance(found, numbers.Integral):
-        raise Wrong(f"{case}: a whole number (int) should come back, this is {describe(found)}.")
-    if found != expected:
-        raise Wrong(f"{case}: found {int(found)}, expected {expected}.")
+        raise Wrong(f"{case.words}: a whole number (int) should come back, this is {describe(found)}.")
+    if found == expected:
+        return None
+    why = f"{case.words}: found {int(found)}, expected {expected}{_ratio(int(found), expected)}."
+    return Fault(why, numbers=(float(expected), float(found)))
 
 
-def describe(value: Any) -> str:
-    """A value in a few words: its kind, and its size or itself where that is short."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {_shape(value)}"
-    kind = type(value).__name__
-    text = repr(value) if isinstance(value, int | float | str | bool) else ""
-    article = "an" if kind[0].lower() in "aeiou" or kind.startswith("nd") else "a"
-    return "None" if value is None else f"{article} {kind}" + (f" ({text[:40]})" if text else "")
+def _ratio(found: int, expected: int) -> str:
+    """How many times too large or too small, where that is a whole number."""
+    if found * expected <= 0:
+        return ""
+    if found % expected == 0:
+        return f", {found // expected:,} times too large"
+    return f", {expected // found:,} times too small" if expected % found == 0 else ""
+
+
+def _small_first(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
-
-
-def _size(value: Any) -> str:
-    return f"of shape {_shape(value)}" if isinstance(value, Tensor) else f"= {value!r}"

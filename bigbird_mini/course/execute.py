@@ -60,11 +60,10 @@ def _execute(notebook: files.Notebook, folder: Path) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    for cell in code:
-        cell.execution_count = None  # the last that gets one is the last that was begun
+    begun = [""]
     place = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources=place, record_timing=False)
+    client.on_cell_execute = lambda cell, cell_index: begun.append(cell.id)
     manager = client.create_kernel_manager()
     if manager.has_trait("transport_encryption"):
         manager.transport_encryption = "auto"  # else ipykernel 7.3 and later warn at each start

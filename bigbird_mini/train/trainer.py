@@ -217,25 +217,25 @@ class Trainer:
         return whole
 
     def _what_went_wrong(self, loss: float, lengths: dict[str, float]) -> str:
-        set_ = self.settings
+        given = self.settings
         bad = [name for name, length in lengths.items() if not math.isfinite(length)]
         said = f"step {self.steps_done + 1}: the loss is {loss}"
-        if len(bad) < len(lengths):  # so it is a few that went wrong, or all are large
+        if len(bad) == len(lengths):
+            said += ", and no gradient is finite"
+        else:
             name = bad[0] if bad else max(lengths, key=lengths.__getitem__)
             said += f"; the largest gradient is that of {name}, its length {lengths[name]:.3g}"
-        else:
-            said += ", and no gradient is finite"
         if self._lengths:
             name = max(self._lengths, key=self._lengths.__getitem__)
             said += f"; in the step before, the largest was that of {name}, its length {self._lengths[name]:.3g}"
         said += f". The weights are those after step {self.steps_done}"
         if self._saved:
-            said += f", and checkpoint step_{self._saved:08d} is good"
-        behind = self.position + set_.accumulation - 1
+            said += f", and resume(strict=False) takes checkpoint step_{self._saved:08d} with other settings"
+        half = "precision='float32', " if given.precision == "bfloat16" else ""
         return (
-            f"{said}. Try a lower learning_rate (now {set_.learning_rate}), a longer warmup (now {set_.peak} steps), a "
-            f"smaller clip (now {set_.clip}), precision='float32' (now {set_.precision!r}), and look at the "
-            f"micro-batches {self.position} to {behind}; go on from the checkpoint with resume(strict=False)"
+            f"{said}. Try a lower learning_rate (now {given.learning_rate}), a longer warmup (now {given.peak} steps), "
+            f"a smaller clip (now {given.clip}), {half}and look at the micro-batches {self.position} to "
+            f"{self.position + given.accumulation - 1}"
         )
 
     def _evaluated(self, record: Record) -> Record:
@@ -278,8 +278,11 @@ class Trainer:
                     bar.update()
             self._save_if_new()
         except BaseException as error:  # Ctrl-C, or a batch, evaluate, a callback that failed
-            if not isinstance(error, (Diverged, OSError)):  # nothing to keep, or nowhere to keep it
-                self._save_if_new()
+            try:
+                if not isinstance(error, Diverged):
+                    self._save_if_new()
+            except OSError as another:
+                error.add_note(str(another))
             kept = f"checkpoint step_{self._saved:08d} is in {self.folder}" if self._saved else "no checkpoint is kept"
             error.add_note(f"{self.steps_done} of {self.settings.steps} steps are done; {kept}.")
             raise

@@ -1,6 +1,6 @@
 """A small training from the command line: an encoder with dropout, in float64, that a test kills, resumes or shares.
 
-Prints a line of JSON for each step. Run alone, or by torchrun.
+Prints a line of JSON for each step, and from each process the micro-batches that it took. Alone, or by torchrun.
 """
 
 import argparse
@@ -34,8 +34,9 @@ def settings(steps=12):
     return TrainSettings(steps, 1e-2, 0.25, clip=0.5, accumulation=4, device="cpu", checkpoint_every=3)
 
 
-def say(trainer, record):
-    print(json.dumps(record), flush=True)
+def say(found):
+    sys.stdout.write(json.dumps(found) + "\n")  # in one piece: two processes write to one pipe
+    sys.stdout.flush()
 
 
 def main():
@@ -45,10 +46,23 @@ def main():
     parser.add_argument("--until", type=int, help="stop there, as if by hand")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    start = model(seed=int(os.environ.get("RANK", 0)))  # by torchrun, each starts with other weights: the first's win
-    trainer = Trainer(start, batches, settings(arguments.steps), folder=arguments.folder, callbacks=[say])
+    rank, taken = int(os.environ.get("RANK", 0)), []
+
+    def noted(number):
+        taken.append(number)
+        return batches(number)
+
+    # By torchrun, each process starts with other weights: the first one's win.
+    trainer = Trainer(
+        model(rank),
+        noted,
+        settings(arguments.steps),
+        folder=arguments.folder,
+        callbacks=[lambda trainer, record: say(record)],
+    )
     trainer.resume()
     trainer.run(arguments.until and arguments.until - trainer.steps_done, progress=False)
+    say({"rank": rank, "taken": taken})
 
 
 if __name__ == "__main__":
