@@ -77,6 +77,4 @@ def _execute(notebook: files.Notebook, folder: Path) -> None:
     except (CellTimeoutError, DeadKernelError) as error:
         late = isinstance(error, CellTimeoutError)
         why = f"it ran for more than {SECONDS} seconds" if late else "the kernel died while running it"
-        raise RunError(
-            why, next((cell.id for cell in reversed(code) if cell.execution_count is not None), "")
-        ) from None
+        raise RunError(why, begun[-1]) from None
