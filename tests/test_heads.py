@@ -1,15 +1,11 @@
-"""The heads against their formulas: scores, losses, gradients, dropout; scores of words only when asked for."""
+"""The heads against their formulas: scores, losses, gradients, dropout, half precision."""
 
 import dataclasses
-import math
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigbird_mini import (
     BigBirdConfig,
@@ -19,7 +15,6 @@ from bigbird_mini import (
     BigBirdForTokenClassification,
     BigBirdModel,
 )
-from bigbird_mini.model import losses
 
 CONFIG = BigBirdConfig(
     vocab_size=30,
@@ -200,32 +195,38 @@ def test_heads_learn_their_batch(kind):
     assert loss.item() < 0.5 * first
 
 
-@pytest.mark.parametrize(
-    ("kind", "places"), [(TEXT, ["dense", "out_proj"]), (TOKEN, [""]), (SPAN, ["intermediate.dense", "qa_outputs"])]
-)
-def test_what_enters_a_layer_of_a_head_was_dropped_from(kind, places):
-    """With the encoder still, in training: half is zero before each layer that follows a dropout."""
+def entering(net, *places):
+    """What enters these layers of a head, with the encoder still and the head in training."""
     given = {}
-    net = model(kind, classifier_dropout=None if kind is SPAN else 0.5, hidden_dropout_prob=0.5 * (kind is SPAN))
     net.train(), net.encoder.eval()
-    head = net.qa_classifier if kind is SPAN else net.classifier
+    head = net.qa_classifier if hasattr(net, "qa_classifier") else net.classifier
     for place in places:
         head.get_submodule(place).register_forward_pre_hook(lambda _, x, place=place: given.update({place: x[0]}))
     net(ids(3, 24))
-    for place, x in given.items():
-        share = (x == 0).double().mean().item()
-        if place == "out_proj":  # where relu left something
-            assert 0.5 < share < 1
-        elif place == "qa_outputs":  # after the norm: nothing is zero, but two runs differ
-            again = {**given}
-            net(ids(3, 24))
-            assert share == 0 and not torch.equal(again[place], given[place])
-        else:
-            assert 0.35 < share < 0.65
-    net = model(TOKEN, hidden_dropout_prob=0.4)
-    assert (
-        net.dropout.p == 0.4 and model(TEXT, classifier_dropout=0.0, hidden_dropout_prob=0.4).classifier.dropout.p == 0
-    )
+    return given
+
+
+def test_heads_drop_half_of_what_enters_their_layers():
+    def half(x):
+        return 0.35 < (x == 0).double().mean() < 0.65
+
+    net = model(TEXT, classifier_dropout=0.5, hidden_dropout_prob=0.0)
+    net.classifier.act = torch.nn.Identity()  # relu would leave zeros of its own
+    assert all(map(half, entering(net, "dense", "out_proj").values()))
+    assert all(map(half, entering(model(TOKEN, classifier_dropout=0.5, hidden_dropout_prob=0.0), "").values()))
+    net = model(SPAN, hidden_dropout_prob=0.5)
+    assert all(map(half, entering(net, "intermediate.dense").values()))
+    net.qa_classifier.intermediate["dense"].weight.data.zero_()  # so that only what follows differs
+    first, second = (entering(net, "qa_outputs")["qa_outputs"] for _ in range(2))
+    assert not torch.equal(first, second)
+    net.qa_classifier.output["dense"].weight.data.zero_(), net.qa_classifier.output["dense"].bias.data.zero_()
+    first, second = (entering(net, "qa_outputs")["qa_outputs"] for _ in range(2))
+    assert torch.equal(first, second)  # the residual is whole
+
+
+def test_classifiers_have_their_own_dropout_or_the_encoder_s():
+    assert model(TOKEN, hidden_dropout_prob=0.4).dropout.p == 0.4
+    assert model(TEXT, classifier_dropout=0.0, hidden_dropout_prob=0.4).classifier.dropout.p == 0
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -263,103 +264,7 @@ def test_every_head_is_clean_of_cpu_tensors_on_cuda(kind):
         for given in ({}, {"attention_mask": x, "token_type_ids": x}):
             out = torch.func.functional_call(net, weights, (x,), given | labels)
             assert {y.device.type for y in (out.loss, out.logits, out.last_hidden_state)} == {"cuda"}
-
-
-# ---------------------------------------------------------------- scores of words
-
-
-class Largest(TorchDispatchMode):
-    """Remembers how many numbers the largest tensor had that any operation gave."""
-
-    def __init__(self):
-        super().__init__()
-        self.numbers = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for x in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(x, torch.Tensor):
-                self.numbers = max(self.numbers, x.numel())
-        return out
-
-
-def test_word_scores_are_made_when_asked_for_and_once():
-    net, x = model(MASKED, vocab_size=5000), ids(2, 40)
-    with Largest() as seen:
-        out = net(x, labels=x)
-        out.loss.backward()
-    assert seen.numbers == 5000 * 24  # the word vectors' gradient; all the scores would be 80 x 5000
-    with Largest() as seen:
-        logits = out.logits
-        assert out.logits is logits and logits.shape == (2, 40, 5000)
-    assert seen.numbers == 80 * 5000
-    assert out.loss.item() == pytest.approx(F.cross_entropy(logits.flatten(0, 1), x.flatten()).item())
-
-
-def test_the_loss_holds_few_scores_at_a_time(monkeypatch):
-    """What the operator does within, forward and backward; with the limit set low."""
-    monkeypatch.setattr(losses, "LARGEST", 7 * 500)
-    x, words, bias = torch.randn(90, 6), torch.randn(500, 6), torch.randn(500)
-    labels = torch.randint(0, 500, (90,))
-    labels[::4] = -100
-    with Largest() as seen:
-        losses.forward(x, words, bias, labels)
-        losses.backward(torch.ones(()), x, words, bias, labels)
-    assert seen.numbers == 7 * 500  # of 67 labelled positions times 500 words
-
-
-@pytest.mark.parametrize("largest", [1, 7 * 50, 2**24])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_loss_and_gradients_are_those_of_cross_entropy(largest, seed, monkeypatch):
-    monkeypatch.setattr(losses, "LARGEST", largest)
-    g = torch.Generator().manual_seed(seed)
-    x, words, bias = (torch.randn(size, generator=g, dtype=torch.float64) for size in ((33, 6), (50, 6), (50,)))
-    labels = torch.randint(0, 50, (33,), generator=g)
-    labels[torch.rand(33, generator=g) < 0.5] = -100
-    given = [t.requires_grad_() for t in (x, words, bias)]
-    got, want = losses.word_loss(*given, labels), F.cross_entropy(F.linear(*given), labels)
-    assert near(got, want)
-    for a, b in zip(*(torch.autograd.grad(3 * loss, given) for loss in (got, want)), strict=True):
-        assert near(a, b) and b.abs().max() > 0
-    assert losses.word_loss(*given, torch.full_like(labels, -100)).item() == 0.0
-    torch.library.opcheck(torch.ops.bigbird_mini.word_loss.default, (*given, labels))
-
-
-def test_scores_come_as_the_forward_pass_would_have_made_them():
-    net, x = model(MASKED), ids(1, 9)
-    with torch.no_grad():
-        out = net(x)
-    assert not out.logits.requires_grad and out.logits.numpy().shape == (1, 9, 30)
-    with torch.inference_mode():
-        out = net(x)
-    assert torch.equal(out.logits, net(x).logits)  # asked for outside
-    out = net(x)
-    with torch.no_grad():
-        assert out.logits.requires_grad
-    (got,) = torch.autograd.grad(out.logits[0, 3, 5], net.bias)
-    assert got.nonzero().tolist() == [[5]] and got[5] == 1
-
-
-def test_16384_positions_of_50358_words_never_exist_at_once():
-    """Forward and backward in a fresh process; their scores alone would be 3.3 GB."""
-    pytest.importorskip("psutil", reason="needs the extra lab")
-    code = """
-import torch
-from bigbird_mini import BigBirdConfig, BigBirdForMaskedLM
-from bigbird_mini.bench import measure
-config = BigBirdConfig(50358, 8, 1, 1, 8, max_position_embeddings=16384, attention_probs_dropout_prob=0.0)
-model, ids = BigBirdForMaskedLM(config), torch.arange(16384)[None] * 3
-labels = ids.masked_fill(ids % 4 > 0, -100)
-def step():
-    loss = model(ids, labels=labels).loss
-    loss.backward()
-    return loss
-run = measure(step)
-print(run.result.item(), run.peak_bytes)
-"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loss, peak = map(float, ran.stdout.split())
-    assert abs(loss - math.log(50358)) < 0.1 and peak < 1e9
+    assert net(ids(2, 50)).logits.isfinite().all()  # nothing of it is left
 
 
 # ---------------------------------------------------------------- bad input

@@ -208,6 +208,8 @@ def test_short_texts_are_read_in_full_where_google_s_code_fails():
             BlockPattern.bigbird(n_blocks, heads=12, plan="google", block_size=64)
         assert config.pattern(n_blocks, 0).density() == 1.0
     assert config.pattern(12, 0).density() < 1.0
+    with pytest.raises(ValueError, match="the released code fails here"):  # and this one is not short
+        dataclasses.replace(config, block_size=256).pattern(16, 0)
 
 
 def test_a_head_that_is_not_in_the_file_starts_fresh_and_is_named(folder, caplog):
@@ -281,6 +283,12 @@ def test_a_bert_folder_may_say_little(folder):
         with pytest.raises(ValueError, match=rf"by its config \(and overrides\) it must be \({value}, 12\)"):
             BigBirdModel.from_pretrained(folder)
         edit(folder, **{field: config[field]})
+
+
+def test_what_a_config_leaves_empty_is_as_if_it_were_not_there(folder):
+    edit(folder, pad_token_id=None, sep_token_id=None, hidden_act=None)
+    config = BigBirdForMaskedLM.from_pretrained(folder).config
+    assert (config.pad_token_id, config.sep_token_id, config.hidden_act) == (0, 66, "gelu_new")
 
 
 # ---------------------------------------------------------------- contradictions

@@ -111,6 +111,7 @@ def test_every_length_has_the_same_centres(length):
         ([9000, 100], 256, "a window of 256 bases around 100 has no label: it leaves the genome"),
         ([4_646_300], 256, "around 4646300 has no label"),
         ([TERMINUS + 1], 4, "around 1554103 has no label: .* or crosses the terminus"),
+        ([TERMINUS + 2], 4, "around 1554104 has no label: .* or crosses the terminus"),  # its first base ends the half
         ([ORIGIN], 4, "around 3711079 has no label: .* the origin"),
     ],
 )

@@ -15,6 +15,7 @@ import torch
 from training import Toy, batches, encoder, names, same_bits, settings, trainer
 
 from bigbird_mini.train import Trainer, saving
+from bigbird_mini.train.matching import load_moments, moments
 
 JOB = Path(__file__).parent / "distributed" / "job.py"
 
@@ -72,6 +73,17 @@ def test_every_cut_gives_the_same_bits_and_random_states_go_on(tmp_path):
     assert (np.random.randn(), torch.rand(3).tolist(), random.gauss(0, 1), random.gauss(0, 1)) == want
 
 
+def test_what_is_resumed_does_not_lie_in_the_files():
+    """They may be mapped into memory, and be thrown away or replaced."""
+    one, other = trainer(), trainer()
+    one.step()
+    stored = {name: tensor.clone() for name, tensor in moments(one.model, one.optimizer).items()}
+    load_moments(other.model, other.optimizer, stored)
+    for tensor in stored.values():
+        tensor.fill_(7)
+    assert all(not torch.equal(t, stored[name]) for name, t in moments(other.model, other.optimizer).items())
+
+
 def test_nothing_to_resume_is_a_start(tmp_path):
     made = trainer(folder=tmp_path / "run")
     assert made.resume() == 0 and not (tmp_path / "run").exists()
@@ -127,7 +139,15 @@ def test_tied_weights_stay_tied(tmp_path):
 # ---------------------------------------------------------------- Ctrl-C
 
 
-def test_ctrl_c_in_the_middle_of_a_step_gives_the_step_up(tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as usual, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_in_the_middle_of_a_step_gives_the_step_up(tmp_path, ctrl_c):
     """Between two micro-batches of step 4, after a forward that counted in a buffer."""
     calls = []
 
@@ -157,7 +177,7 @@ def test_ctrl_c_in_the_middle_of_a_step_gives_the_step_up(tmp_path):
     same_bits(whole, again), same_bits(whole, made)
 
 
-def test_ctrl_c_in_an_update_waits_for_its_end(tmp_path):
+def test_ctrl_c_in_an_update_waits_for_its_end(tmp_path, ctrl_c):
     made, whole = trainer(folder=tmp_path / "run"), trainer()
     update, reached = made.optimizer.step, []
 

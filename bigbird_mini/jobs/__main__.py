@@ -26,7 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        notes = getattr(stopped, "__notes__", ["Stopped."])
+        print(*notes, "The same command goes on, a single training with --resume.", file=sys.stderr)
         return 130
 
 

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from ..data import REPLICHORE_LENGTHS, leads, replichore_split, replichore_windows
+from ..data.replichores import BLOCK
 from ..train import Trainer, TrainSettings
 from .genome_controls import logistic_regression, mean_pooling
 from .genome_model import PATTERNS, StrandModel, strand_config
@@ -88,7 +89,7 @@ def execute(
     folder: for the checkpoints of the training. resume: go on from the last of them. save: for the trained model.
     """
     start = time.perf_counter()
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"bare_mb": peak_megabytes()}
     if run.model == "logistic":
         split = replichore_split(run.seed)
         logits, found["penalty"] = logistic_regression(split, run.length, run.seed)
@@ -200,7 +201,7 @@ def scores(name: str, logits: torch.Tensor, centres: np.ndarray) -> dict[str, An
     """Accuracy, loss in nats, and the standard error of the accuracy from how much blocks of the genome differ."""
     truth = torch.from_numpy(leads(centres))
     right = ((logits > 0) == (truth > 0)).double().numpy()
-    blocks = centres // 100_000
+    blocks = centres // BLOCK
     each = np.array([right[blocks == block].mean() for block in np.unique(blocks)])
     return {
         name: float(right.mean()),

@@ -163,11 +163,12 @@ ROWS = {  # what a row says: the records that belong in it
     "*no attention, tokens averaged*": {"model": "mean"},
 }
 TEXT = """\
-Test accuracy (mean ± standard deviation over the seeds), then seconds and peak memory of one training (mean), \
-{setting}. A token is 8 bases, so the windows have 32 to 2,048; a test set has {windows} windows in ten blocks of \
-100,000 bases, and its own standard error, from how much those blocks differ, is {errors}. The read-out token belongs \
-to the global block where there is one (G, full); in W and W+R to an ordinary block before the first block of the \
-window, and with W two layers then bring it 512 bases. All was chosen on validation blocks, on which no seed tests.
+Test accuracy (mean ± standard deviation over the seeds), then seconds and peak memory of one training (mean; a \
+process that has only loaded the program has {bare} MB), {setting}. A token is 8 bases, so the windows have 32 to \
+2,048; a test set has {windows} windows in ten blocks of 100,000 bases, and its own standard error, from how much \
+those blocks differ, is {errors}. The read-out token belongs to the global block where there is one (G, full); in W \
+and W+R to an ordinary block before the first block of the window, and with W two layers then bring it 512 bases. All \
+was chosen on validation blocks, on which no seed tests.
 """
 COST = """
 With one token per base, forward and backward of one window of 16,384 tokens and its other strand takes {sparse:.2f} s \
@@ -234,7 +235,10 @@ def _words(records: list[Record], rows: dict[str, dict[int, list[Record]]]) -> l
         for length, row in sorted(next(iter(rows.values())).items())
     ]
     setting = f"with {' or '.join(map(str, threads))} thread{'s' * (threads != [1])} on torch {tested[0]['torch']}"
-    text = [TEXT.format(setting=setting, windows=tested[0]["test_windows"], errors=", ".join(errors)).strip()]
+    bare = f"{mean(record['bare_mb'] or 0 for record in tested):.0f}"
+    text = [
+        TEXT.format(setting=setting, bare=bare, windows=tested[0]["test_windows"], errors=", ".join(errors)).strip()
+    ]
     prices = {record["pattern"]: record["seconds"] for record in records if record["model"] == "cost"}
     if len(prices) == 2:
         sparse, full = prices["W+G+R"], prices["full"]
