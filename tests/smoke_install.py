@@ -25,7 +25,7 @@ for file in (
     "data/PROVENANCE.md",
     "course/manifest.json",
     "course/predict.js",
-    "viz/explorer.js",
+    "viz/pattern.js",
 ):
     assert (here.parent / file).exists(), f"{file} is missing from the package"
 print(f"bigbird-mini {version('bigbird-mini')} with torch {torch.__version__}: loss {loss.item():.3f} on 1,900 bases")

@@ -7,34 +7,55 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # `show` is loaded here, not on demand: a later `import bigbird_mini.viz.show` would put the module in its place.
+from bigbird_mini.viz.flow import describe_flow
 from bigbird_mini.viz.show import picture_bundle, show
 from bigbird_mini.viz.words import COLOURS, describe_lines, describe_pattern, describe_row, describe_weights
 
 if TYPE_CHECKING:
+    from bigbird_mini.viz.cost import describe_cost
+    from bigbird_mini.viz.cost_draw import draw_cost
+    from bigbird_mini.viz.cost_widget import CostExplorer, explore_cost
     from bigbird_mini.viz.draw import draw_lines, draw_pattern, draw_weights
-    from bigbird_mini.viz.explorer import PatternExplorer, explore_pattern
+    from bigbird_mini.viz.flow_draw import draw_flow
+    from bigbird_mini.viz.flow_widget import FlowExplorer, explore_flow
+    from bigbird_mini.viz.pattern_widget import PatternExplorer, explore_pattern
 
 __all__ = [
     "COLOURS",
+    "CostExplorer",
+    "FlowExplorer",
     "PatternExplorer",
+    "describe_cost",
+    "describe_flow",
     "describe_lines",
     "describe_pattern",
     "describe_row",
     "describe_weights",
+    "draw_cost",
+    "draw_flow",
     "draw_lines",
     "draw_pattern",
     "draw_weights",
+    "explore_cost",
+    "explore_flow",
     "explore_pattern",
     "picture_bundle",
     "show",
 ]
 
 _ON_DEMAND = {
+    "describe_cost": "cost",
+    "draw_cost": "cost_draw",
+    "draw_flow": "flow_draw",
     "draw_lines": "draw",
     "draw_pattern": "draw",
     "draw_weights": "draw",
-    "explore_pattern": "explorer",
-    "PatternExplorer": "explorer",
+    "explore_cost": "cost_widget",
+    "CostExplorer": "cost_widget",
+    "explore_flow": "flow_widget",
+    "FlowExplorer": "flow_widget",
+    "explore_pattern": "pattern_widget",
+    "PatternExplorer": "pattern_widget",
 }
 
 

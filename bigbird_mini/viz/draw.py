@@ -46,7 +46,7 @@ def draw_pattern(
     fig = Figure(figsize=(size * len(grids), size + 0.5), layout="constrained", facecolor=PAPER)
     axes = fig.subplots(1, len(grids), squeeze=False)[0]
     for k, (ax, grid) in enumerate(zip(axes, grids, strict=True)):
-        _draw_grid(ax, grid, points=size * 72 * 0.82 / len(grid))
+        draw_grid(ax, grid, points=size * 72 * 0.82 / len(grid))
         ax.set_title(titles[k] if titles else "", fontsize=11)
     used = [kind for kind in COLOURS if any((grid == kind).any() for grid in grids)]
     swatches = [_swatch(kind, max(map(len, grids))) for kind in used]
@@ -134,7 +134,7 @@ def draw_lines(
     return fig
 
 
-def _draw_grid(ax: Axes, grid: np.ndarray, points: float) -> None:
+def draw_grid(ax: Axes, grid: np.ndarray, points: float) -> None:
     """One pattern: colours, faint lines between the cells, and a mark for each kind. points: side of a cell."""
     n = len(grid)
     colours = ListedColormap([PAPER, *(COLOURS[kind] for kind in sorted(COLOURS))])
