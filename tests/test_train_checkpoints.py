@@ -85,6 +85,7 @@ DAMAGE = {
     "one bit": flip,
     "empty": lambda file: file.write_bytes(b""),
     "gone": lambda file: file.unlink(),
+    "noise": lambda file: file.write_bytes(bytes(range(256))),
 }
 
 

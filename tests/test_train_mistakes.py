@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from training import Toy, batches, settings, trainer
+from training import Toy, batches, names, settings, trainer
 
 from bigbird_mini.train import Diverged, TrainSettings
 
@@ -52,6 +52,14 @@ def test_a_loss_that_is_no_number_stops_before_the_update(tmp_path, value):
     fresh = trainer(settings(steps=9), Toy(), folder=tmp_path / "run")
     assert fresh.resume() == 5 and all(torch.equal(p, before[name]) for name, p in fresh.model.named_parameters())
     assert made.step()["loss"] > 0  # nothing is poisoned in memory
+
+
+def test_what_diverges_keeps_the_checkpoints_before(tmp_path):
+    made = trainer(settings(steps=9, checkpoint_every=2), Poisoned(5, False), folder=tmp_path / "run")
+    with pytest.raises(Diverged) as caught:
+        made.run(progress=False)
+    assert names(tmp_path / "run") == ["step_00000002", "step_00000004"]  # and none of step 5, perhaps ruined already
+    assert caught.value.__notes__ == [f"5 of 9 steps are done; checkpoint step_00000004 is in {tmp_path / 'run'}."]
 
 
 def test_a_gradient_that_is_no_number_is_named():
@@ -151,6 +159,14 @@ def frozen():
 def test_bad_input_gets_one_sentence(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+def test_processes_that_cannot_share_a_step_are_told_before_they_meet(monkeypatch):
+    monkeypatch.setenv("RANK", "1"), monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        ValueError, match="accumulation=3 micro-batches cannot be shared evenly by 2 processes; make it a"
+    ):
+        trainer(settings(accumulation=3))
 
 
 def test_a_broken_batch_is_named_and_nothing_is_lost():

@@ -15,6 +15,7 @@ import torch
 from training import Toy, batches, encoder, names, same_bits, settings, trainer
 
 from bigbird_mini.train import Trainer, saving
+from bigbird_mini.train.matching import load_moments, moments
 
 JOB = Path(__file__).parent / "distributed" / "job.py"
 
@@ -70,6 +71,17 @@ def test_every_cut_gives_the_same_bits_and_random_states_go_on(tmp_path):
     want = np.random.randn(), torch.rand(3).tolist(), random.gauss(0, 1), random.gauss(0, 1)
     saving.set_random_states(json.loads(json.dumps(saved[1])), torch.device("cpu"))
     assert (np.random.randn(), torch.rand(3).tolist(), random.gauss(0, 1), random.gauss(0, 1)) == want
+
+
+def test_what_is_resumed_does_not_lie_in_the_files():
+    """They may be mapped into memory, and be thrown away or replaced."""
+    one, other = trainer(), trainer()
+    one.step()
+    stored = {name: tensor.clone() for name, tensor in moments(one.model, one.optimizer).items()}
+    load_moments(other.model, other.optimizer, stored)
+    for tensor in stored.values():
+        tensor.fill_(7)
+    assert all(not torch.equal(t, stored[name]) for name, t in moments(other.model, other.optimizer).items())
 
 
 def test_nothing_to_resume_is_a_start(tmp_path):

@@ -11,8 +11,11 @@ _PROG = "python -m bigbird_mini.course"
 # A verb is a module of this package with add_arguments(parser) and main(options) -> exit status, loaded when used.
 VERBS = {
     "build": "for authors: run the notebooks, normalise them, generate exercises and the manifest of check cells",
+    "export": "for teachers: the exercises as assignments of nbgrader, for a JupyterHub",
+    "lint": "for authors: cell lengths, words, alt text, hints, points, and what must not stand in a notebook",
     "mistakes": "for authors: hand in every planted mistake and every right answer, and print what becomes of them",
     "progress": "the map of lessons and skills: what you passed, tried, and should look at again",
+    "restore": "mend an exercise whose check cells are missing or edited, or whose file is damaged; your work is kept",
 }
 _MODULES = {"progress": "progressing"}  # whose module cannot have the verb's name: a function has it
 

@@ -17,23 +17,27 @@ import copy
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import execute
+from . import export as nbgrader
 from . import notebook as files
 from .checking import Task, all_tasks
 
 BEGIN, END, STUB = "### BEGIN SOLUTION", "### END SOLUTION", "### STUB:"
 TODO = "# TODO: your code here"
 MANIFEST = Path("bigbird_mini/course/manifest.json")
-RUN_TIMEOUT = 120
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", action="store_true", help="run lessons and solutions first and store their outputs")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 naming the files out of date")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="run only these notebooks, such as 01 or lessons/01")
+    parser.add_argument("--no-run", action="store_true", help="run no notebook: keep the outputs that are there")
+    parser.add_argument("--measure", action="store_true", help="take new outputs for cells tagged `measured` too")
+    parser.add_argument("--check", action="store_true", help="run and write nothing; exit 1 naming files out of date")
     parser.add_argument("--root", type=Path, default=CHECKOUT, help="the course's folder (default: this checkout)")
 
 
@@ -44,7 +48,8 @@ def main(options: argparse.Namespace) -> int:
         print(f"{options.root} has no folder solutions/: name the course's checkout with --root", file=sys.stderr)
         return 1
     try:
-        wanted = plan(root, run=options.run)
+        to_run = [] if options.no_run or options.check else chosen(root, options.names)
+        wanted = plan(root, to_run, measure=options.measure)
     except SourceError as error:
         print(error, file=sys.stderr)
         return 1
@@ -58,6 +63,19 @@ def main(options: argparse.Namespace) -> int:
     for path in wanted.write():
         print(f"written: {path.as_posix()}")
     return 0
+
+
+def chosen(root: Path, names: list[str]) -> list[Path]:
+    """The notebooks of lessons/ and solutions/ that names such as 01 mean; all where there are none. ValueError."""
+    every = _sources(root)
+    picked = []
+    for name in names:
+        found = [p for p in every if p.as_posix().startswith(name) or p.stem.startswith(name)]
+        if not found:
+            known = ", ".join(p.with_suffix("").as_posix() for p in every)
+            raise ValueError(f"there is no notebook {name}; there are {known}")
+        picked += found
+    return list(dict.fromkeys(picked or every))
 
 
 class SourceError(ValueError):
@@ -84,11 +102,11 @@ class Plan:
         return [p for p, text in self.texts.items() if files.write_if_changed(self.root / p, text)]
 
 
-def plan(root: Path, run: bool = False, tasks: dict[str, Task] | None = None) -> Plan:
+def plan(root: Path, run: Sequence[Path] = (), tasks: dict[str, Task] | None = None, measure: bool = False) -> Plan:
     """Read the sources under `root` and work out every file, writing nothing.
 
-    run: execute lessons and solutions in fresh kernels first and take their outputs. tasks: those of the course,
-    where a test has none of its own. Raises SourceError.
+    run: the sources, relative to the root, to execute in fresh kernels first, taking their outputs (with `measure`,
+    those of measured cells too). tasks: those of the course, where a test has none of its own. Raises SourceError.
     """
     tasks = all_tasks() if tasks is None else tasks
     faults: list[str] = []
@@ -96,15 +114,20 @@ def plan(root: Path, run: bool = False, tasks: dict[str, Task] | None = None) ->
     exercises, manifest = {}, {}
     for path, source in sources.items():
         if source and path.parent.name == "solutions":
-            exercises[Path("exercises") / path.name] = _exercise(path, source, faults)
-            manifest[path.stem] = _check_cells(path, source, tasks, faults)
+            rows = manifest[path.stem] = _check_cells(path, source, tasks, faults)
+            exercises[Path("exercises") / path.name] = _exercise(path, source, rows, faults)
     faults += _task_faults(manifest, tasks) + _orphans(root, exercises)
     if faults:
         raise SourceError(faults)
     result = Plan(root)
     for path, source in sources.items():
-        if run:
-            _run(root, path, source)
+        if path in run:
+            try:
+                execute.run(source, (root / path).parent, measure)
+            except execute.RunError as error:
+                where = f"{path.as_posix()}, cell {error.cell}" if error.cell else path.as_posix()
+                raise SourceError([f"{where}: {error}."]) from None
+        execute.stamp(source)
         result.texts[path] = files.text_of(files.normalise(source))
     for path, exercise in exercises.items():
         result.texts[path] = files.text_of(exercise)
@@ -168,22 +191,57 @@ def without_answers(source: str) -> str:
     return "\n".join(out)
 
 
-def _exercise(path: Path, source: files.Notebook, faults: list[str]) -> files.Notebook:
+def exercise(root: Path, name: str, rows: list[dict[str, Any]]) -> files.Notebook:
+    """The exercise of that name as nobody has touched it. ValueError where its source is missing or faulty."""
+    path, faults = Path("solutions") / f"{name}.ipynb", []
+    if not (root / path).exists():
+        raise ValueError(f"there is no {path.as_posix()} in {root}: name the course's folder with --root")
+    source = _read(root, path, faults)
+    made = _exercise(path, source, rows, faults) if source else None
+    if faults:
+        raise SourceError(faults)
+    return made
+
+
+def sources_with_points(root: Path, tasks: dict[str, Task] | None = None) -> dict[str, files.Notebook]:
+    """The solutions by name, without outputs, with nbgrader's metadata for their points. Raises SourceError."""
+    made, faults = {}, []
+    for path in _sources(root):
+        source = _read(root, path, faults) if path.parent.name == "solutions" else None
+        if source:
+            _mark(source, _check_cells(path, source, all_tasks() if tasks is None else tasks, faults))
+            made[path.stem] = source
+    if faults:
+        raise SourceError(faults)
+    return made
+
+
+def _exercise(path: Path, source: files.Notebook, rows: list[dict[str, Any]], faults: list[str]) -> files.Notebook:
     exercise = copy.deepcopy(source)
     exercise.metadata["bigbird_mini"] = {"generated_from": path.as_posix()}
+    _mark(exercise, rows)
     for cell in exercise.cells:
+        if cell.cell_type == "code":
+            try:
+                cell.source = without_answers(cell.source)
+            except ValueError as error:
+                faults.append(f"{_at(path, cell)}: {error}.")
+    return exercise
+
+
+def _mark(notebook: files.Notebook, rows: list[dict[str, Any]]) -> None:
+    """Take the outputs away, lock the check cells, and say what is graded, in nbgrader's words too."""
+    by_cell = {row["cell"]: row for row in rows}
+    for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
         cell.outputs, cell.execution_count = [], None
-        try:
-            cell.source = without_answers(cell.source)
-        except ValueError as error:
-            faults.append(f"{_at(path, cell)}: {error}.")
-        number = task_called(cell.source)
-        if number:
+        row = by_cell.get(cell.id)
+        if row:
             tags = dict.fromkeys([*cell.metadata.get("tags", []), "check"])
-            cell.metadata.update(tags=list(tags), task=number, editable=False, deletable=False)
-    return exercise
+            cell.metadata.update(tags=list(tags), task=row["task"], editable=False, deletable=False)
+        if row or BEGIN in cell.source:
+            cell.metadata["nbgrader"] = nbgrader.metadata(cell.id, row["max"] if row else None)
 
 
 # ---------------------------------------------------------------- check cells
@@ -250,28 +308,3 @@ def _orphans(root: Path, exercises: dict[Path, Any]) -> list[str]:
         if home not in exercises and origin == f"solutions/{path.name}":
             faults.append(f"{home.as_posix()}: its source {origin} is gone; delete it, or bring the source back.")
     return faults
-
-
-# ---------------------------------------------------------------- running
-
-
-def _run(root: Path, path: Path, source: files.Notebook) -> None:
-    """Execute a notebook in a fresh kernel, in its own folder; the outputs land in `source`. Raises SourceError."""
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
-    place = {"metadata": {"path": str((root / path).parent)}}
-    client = NotebookClient(source, timeout=RUN_TIMEOUT, kernel_name="python3", resources=place, record_timing=False)
-    manager = client.create_kernel_manager()
-    if manager.has_trait("transport_encryption"):
-        manager.transport_encryption = "auto"  # else ipykernel 7.3 and later warn at each start
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        # the last one: cells above it may raise on purpose
-        broken = [c for c in source.cells if any(o.output_type == "error" for o in c.get("outputs", []))][-1]
-        raise SourceError([f"{_at(path, broken)}: running it raised {error.ename}: {error.evalue}."]) from None
-    except CellTimeoutError:
-        raise SourceError([f"{path.as_posix()}: a cell ran for more than {RUN_TIMEOUT} seconds."]) from None
-    except DeadKernelError:
-        raise SourceError([f"{path.as_posix()}: the kernel died while running it."]) from None

@@ -79,13 +79,21 @@ def linked(words: str, task: Task, look: Look | None) -> str:
 def _html(result: Result, said: list[str]) -> str:
     """The outcome in the colours of the reader's JupyterLab theme, with the picture and the help."""
     mark, _, colour = LOOKS[result.outcome]
-    words = html.escape(result.text().removeprefix(mark).strip())
-    page = f'<div style="white-space: pre-wrap"><b aria-hidden="true">{mark}</b> {words}</div>'
+    page = f'<div><b><span aria-hidden="true">{mark}</span> {html.escape(result.head())}</b></div>'
+    if result.why:
+        page += f'<div style="margin: 6px 0; white-space: pre-wrap">{_why(result)}</div>'
     if picture := _picture(result):
         page += f'<div style="margin: 6px 0">{img_tag(*picture)}</div>'
     look = (result.mistake and result.mistake.look) or result.task.look
     page += "".join(f'<p style="margin: 6px 0">{linked(part, result.task, look)}</p>' for part in said)
     return f'<div role="status" style="{_BOX.format(colour=colour)}">{page}</div>'
+
+
+def _why(result: Result) -> str:
+    """The reason as HTML, the name of the mistake standing out; line ends are kept."""
+    name = result.mistake.name if result.mistake else ""
+    words = linked(result.why[len(name) :], result.task, None)
+    return f"<b>{html.escape(result.why[: len(name)])}</b>{words}" if name else words
 
 
 def _picture(result: Result) -> tuple[str, str] | None:

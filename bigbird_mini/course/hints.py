@@ -14,6 +14,8 @@ from .catalogue import Task, find_task
 from .checking import linked
 from .judging import Misuse
 
+_GAP = 'style="margin: 6px 0"'
+
 
 @dataclass(frozen=True)
 class Hints:
@@ -42,14 +44,16 @@ class Hints:
         page = ""
         if self.solution:
             code = html.escape(worked(self.task))
-            page += f"<p><b>The worked solution of task {self.task.number}</b></p><pre>{code}</pre>"
+            page += f"<p {_GAP}><b>The worked solution of task {self.task.number}</b></p><pre {_GAP}>{code}</pre>"
         for place, (heading, words) in enumerate(self._parts()):
             text = linked(words, self.task, None)
             if place == 0 or (self.solution and place == 1 and not self.opened):
-                page += f"<p><b>{heading}.</b> {text}</p>"
+                page += f"<p {_GAP}><b>{heading}.</b> {text}</p>"
             else:
                 page += f"<details><summary>{heading}</summary>{text}</details>"
-        page += "".join(f"<p><i>{html.escape(words)}</i></p>" for words in (self.following, *self.notices) if words)
+        page += "".join(
+            f"<p {_GAP}><i>{html.escape(words)}</i></p>" for words in (self.following, *self.notices) if words
+        )
         style = (
             "color: var(--jp-content-font-color1, inherit); border: 1px solid var(--jp-border-color2, gray); "
             "border-left: 4px solid var(--jp-info-color1, gray); padding: 4px 8px"

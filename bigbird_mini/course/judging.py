@@ -81,14 +81,15 @@ class Result:
             return draw_numbers(expected, found), f"Two bars: expected {expected:,.10g}, yours {found:,.10g}."
         return None
 
+    def head(self) -> str:
+        """The task, the outcome and the points, in a sentence."""
+        task, (_, words, _) = self.task, LOOKS[self.outcome]
+        unit = "point" if task.points == 1 else "points"
+        return f"Task {task.number} ({task.title}): {words}, {self.points} of {task.points} {unit}."
+
     def text(self) -> str:
         """One line for people; the learner's own lines follow it where their code crashed."""
-        mark, words, _ = LOOKS[self.outcome]
-        unit = "point" if self.task.points == 1 else "points"
-        head = (
-            f"{mark} Task {self.task.number} ({self.task.title}): {words}, {self.points} of {self.task.points} {unit}."
-        )
-        return f"{head} {self.why}".rstrip()
+        return f"{LOOKS[self.outcome][0]} {self.head()} {self.why}".rstrip()
 
 
 def evaluate(number: str, *answers: Any) -> Result:

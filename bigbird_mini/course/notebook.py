@@ -72,7 +72,7 @@ def normalise(notebook: Notebook) -> Notebook:
     notebook.metadata.pop("widgets", None)
     notebook.metadata.kernelspec = nbformat.from_dict(KERNELSPEC)
     notebook.metadata.language_info = nbformat.from_dict(LANGUAGE_INFO)
-    _fix_ids(notebook.cells)
+    fix_ids(notebook.cells)
     runs = 0
     for cell in notebook.cells:
         for name in CELL_NOISE:
@@ -89,7 +89,7 @@ def normalise(notebook: Notebook) -> Notebook:
     return notebook
 
 
-def _fix_ids(cells: list[Notebook]) -> None:
+def fix_ids(cells: list[Notebook]) -> None:
     """Keep the ids that are valid and unique, the first of two alike; make the others from the cell's content."""
     seen: set[str] = set()
     missing = []

@@ -131,8 +131,8 @@ def review() -> Any:
     from .predicting import predict
 
     card = predict(
-        f"review {task.number}",
-        f"{_question(task, mistake, result)} What went wrong? (of {day.isoformat()})",
+        f"review {task.number}, due {day.isoformat()}",
+        f"{_question(task, mistake, result)} What went wrong?",
         answer=mistake.name,
         choices=choices_for(task, mistake),
         explain=mistake.says[:1].upper() + mistake.says[1:],

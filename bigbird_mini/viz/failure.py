@@ -238,8 +238,8 @@ def _sign(f: Failure, _value: float, at: tuple[int, int], x: int, y: int, cell: 
 
 def _cell(x: int, y: int, cell: int, fill: str, text: str, ink: str, whole: bool = False) -> str:
     out = f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" fill="{fill}"/>'
-    size = min(cell * 0.8, 16) if whole else min(11.5, cell * 0.43)
-    if whole or (size >= 7 and len(text) * size * 0.6 <= cell):
+    size = min(cell * 0.8, 16) if whole else min(11.5, cell * 0.43, cell / (0.6 * len(text)))
+    if whole or size >= 6:
         out += _words(text, x + cell / 2, y + cell / 2 + size * 0.36, size, f'text-anchor="middle" fill="{ink}"')
     return out
 
@@ -249,7 +249,10 @@ def _short(value: float) -> str:
     if value == 0:
         return "0"
     text = f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}"
-    text = text.replace("0.", ".", 1) if abs(value) < 1 else text
+    if text.lstrip("-").startswith("0."):
+        text = text.replace("0.", ".", 1)  # .00 is small, 0 is nothing at all
+    elif text.endswith(".00"):
+        text = text.removesuffix(".00")
     return text.replace("-", "\u2212")
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 from browser import rig
-from playwright.sync_api import expect
+
+expect = pytest.importorskip("playwright.sync_api", reason="needs the extra browser").expect
 
 CELLS = [
     "import time\nfrom bigbird_mini import BlockPattern\nfrom bigbird_mini.viz import *",

@@ -3,7 +3,8 @@
 import math
 
 import pytest
-from playwright.sync_api import expect
+
+expect = pytest.importorskip("playwright.sync_api", reason="needs the extra browser").expect
 
 CELLS = ["from bigbird_mini.viz import explore_cost", "w = explore_cost()\nw"]
 LEFT, RIGHT, TOP, BOTTOM, WIDE, HIGH = 66, 112, 14, 44, 620, 400  # of the chart in its canvas

@@ -1,7 +1,8 @@
 """explore_flow in JupyterLab: mouse and keyboard, picture and words, and what Python knows of it."""
 
 import pytest
-from playwright.sync_api import expect
+
+expect = pytest.importorskip("playwright.sync_api", reason="needs the extra browser").expect
 
 CELLS = [
     "from bigbird_mini import BlockPattern\nfrom bigbird_mini.viz import explore_flow",

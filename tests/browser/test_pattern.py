@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from playwright.sync_api import expect
+
+expect = pytest.importorskip("playwright.sync_api", reason="needs the extra browser").expect
 
 CELLS = ["from bigbird_mini.viz import explore_pattern", "w = explore_pattern(16, random=2)\nw"]
 LEFT, TOP, SIDE = 46, 40, 448  # of the grid in its canvas

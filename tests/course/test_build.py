@@ -1,6 +1,7 @@
 """The build: what is committed is what it makes, a second build changes nothing, faults are named in a sentence."""
 
 import copy
+import difflib
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from bigbird_mini.course import notebook as files
 from bigbird_mini.course.__main__ import main
-from bigbird_mini.course.build import MANIFEST, SourceError, plan, without_answers
+from bigbird_mini.course.build import MANIFEST, SourceError, chosen, plan, without_answers
 from bigbird_mini.course.checking import Task
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +86,12 @@ def test_exercise_and_manifest(tmp_path):
         "# TODO: your code here\nanswer = ...",
         'check("5.2", answer)',
     ]
-    assert exercise.cells[0].metadata == {}
-    assert exercise.cells[1].metadata == {"tags": ["check"], "task": "5.1", "editable": False, "deletable": False}
+    hub = {"cell_type": "code", "schema_version": 3, "task": False}
+    answer = hub | {"grade": False, "grade_id": "c0", "locked": False, "solution": True}
+    assert exercise.cells[0].metadata == {"nbgrader": answer}
+    graded = hub | {"grade": True, "grade_id": "c1", "locked": True, "solution": False, "points": 2}
+    locked = {"tags": ["check"], "task": "5.1", "editable": False, "deletable": False}
+    assert exercise.cells[1].metadata == locked | {"nbgrader": graded}
     assert exercise.metadata.bigbird_mini == {"generated_from": "solutions/05_sample.ipynb"}
     assert "BEGIN SOLUTION" in (tmp_path / "solutions" / "05_sample.ipynb").read_text("utf-8")
     rows = json.loads((tmp_path / MANIFEST).read_text("utf-8"))["05_sample"]
@@ -112,7 +117,7 @@ def test_check_writes_nothing_and_names_the_files(tmp_path, capsys, monkeypatch)
     assert main(["build", "--check", "--root", str(tmp_path)]) == 1
     assert snapshot(tmp_path) == before
     assert "out of date: exercises/05_sample.ipynb" in capsys.readouterr().out
-    assert main(["build", "--root", str(tmp_path)]) == 0
+    assert main(["build", "--no-run", "--root", str(tmp_path)]) == 0
     assert main(["build", "--check", "--root", str(tmp_path)]) == 0
     assert main(["build", "--root", str(tmp_path / "nowhere")]) == 1
     assert "has no folder solutions/" in capsys.readouterr().err
@@ -120,7 +125,7 @@ def test_check_writes_nothing_and_names_the_files(tmp_path, capsys, monkeypatch)
 
 def test_run_stores_outputs_in_the_notebooks_folder(tmp_path):
     course(tmp_path, "import os\nprint(os.path.basename(os.getcwd()))\nlambda: 0", *GOOD[2:3])
-    plan(tmp_path, run=True, tasks={}).write()
+    plan(tmp_path, [Path("solutions/05_sample.ipynb")], tasks={}).write()
     first, second = files.read(tmp_path / "solutions" / "05_sample.ipynb").cells
     assert [o.get("text") or o.data["text/plain"] for o in first.outputs] == [
         "solutions\n",
@@ -129,7 +134,150 @@ def test_run_stores_outputs_in_the_notebooks_folder(tmp_path):
     assert (first.execution_count, second.execution_count, first.metadata) == (1, 2, {})
     course(tmp_path, "a = 1\na / 0")
     with pytest.raises(SourceError, match=r"^solutions/05_sample.ipynb, cell c0: running it raised ZeroDivisionError"):
-        plan(tmp_path, run=True, tasks={})
+        plan(tmp_path, [Path("solutions/05_sample.ipynb")], tasks={})
+
+
+# ---------------------------------------------------------------- running, twice
+
+LESSON = (
+    ("markdown", "One word here, and others there."),
+    ("code", "import matplotlib.pyplot as plt\n_ = plt.plot([1, 3, 2])\nplt.show()"),
+    ("code", "object(), print('done')"),
+    ("measured", "import time\nprint(time.perf_counter_ns())"),
+    ("measured", "print(time.perf_counter_ns(), 'again')"),
+)
+
+
+def lesson(root, *cells):
+    notebook = nbformat.v4.new_notebook()
+    for number, (kind, text) in enumerate(cells):
+        made = nbformat.v4.new_markdown_cell(text) if kind == "markdown" else nbformat.v4.new_code_cell(text)
+        made.id = f"c{number}"
+        if kind == "measured":
+            made.metadata.tags = ["measured"]
+        notebook.cells.append(made)
+    for folder in ("lessons", "solutions"):
+        (root / folder).mkdir(exist_ok=True)
+    path = root / "lessons" / "05_sample.ipynb"
+    path.write_text(nbformat.writes(notebook), "utf-8")
+    return path
+
+
+def build(root, *options):
+    assert main(["build", "--root", str(root), *options]) == 0
+
+
+@pytest.fixture
+def no_tasks(monkeypatch):
+    monkeypatch.setattr("bigbird_mini.course.build.all_tasks", dict)
+
+
+def edit(path, before, after):
+    text = path.read_text("utf-8")
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after), "utf-8")
+
+
+def changed_lines(before, after):
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
+    return [line for line in lines if line[0] in "+-" and not line.startswith(("+++", "---"))]
+
+
+def test_a_second_run_changes_no_byte_and_a_word_two_lines(tmp_path, no_tasks):
+    path = lesson(tmp_path, *LESSON)
+    build(tmp_path)
+    before = snapshot(tmp_path)
+    assert "image/png" in path.read_text("utf-8")
+    build(tmp_path)
+    assert snapshot(tmp_path) == before
+    edit(path, "One word here", "A word here")
+    build(tmp_path)
+    old, new = before[path][0].decode(), path.read_text("utf-8")
+    assert changed_lines(old, new) == [
+        '-    "One word here, and others there."',
+        '+    "A word here, and others there."',
+    ]
+
+
+def measured(path):
+    return [c.outputs[0].text for c in files.read(path).cells if "measured" in c.metadata.get("tags", [])]
+
+
+def test_measured_outputs_stay_until_their_cell_changes(tmp_path, no_tasks):
+    path = lesson(tmp_path, *LESSON)
+    build(tmp_path)
+    first = measured(path)
+    edit(path, "'done'", "'over'")
+    edit(path, "'again'", "'once more'")
+    build(tmp_path, "05")
+    second = measured(path)
+    assert second[0] == first[0] and second[1] != first[1] and second[1].endswith("once more\n")
+    build(tmp_path, "--no-run")
+    build(tmp_path)
+    assert measured(path) == second
+    build(tmp_path, "--measure")
+    third = measured(path)
+    assert third[0] != second[0] and third[1] != second[1]
+
+
+def test_what_was_measured_by_hand_is_kept(tmp_path, no_tasks):
+    """Outputs that JupyterLab saved in a new cell, before the first build."""
+    path = lesson(tmp_path, *LESSON)
+    notebook = files.read(path)
+    notebook.cells[3].outputs = [nbformat.v4.new_output("stream", name="stdout", text="123\n")]
+    path.write_text(nbformat.writes(notebook), "utf-8")
+    build(tmp_path)
+    assert measured(path)[0] == "123\n"
+
+
+def test_only_the_notebooks_named_are_run(tmp_path, no_tasks, capsys):
+    path = lesson(tmp_path, *LESSON[:3])
+    other = path.with_name("06_other.ipynb")
+    other.write_bytes(path.read_bytes())
+    course(tmp_path, name="05_sample")
+    every = [Path(p) for p in ("lessons/05_sample.ipynb", "lessons/06_other.ipynb", "solutions/05_sample.ipynb")]
+    assert chosen(tmp_path, []) == every and chosen(tmp_path, ["05"]) == [every[0], every[2]]
+    assert chosen(tmp_path, ["lessons/05", "05"]) == [every[0], every[2]]
+    build(tmp_path, "lessons/06")
+    ran = {p.stem: any(c.get("outputs") for c in files.read(p).cells) for p in (path, other)}
+    assert ran == {"05_sample": False, "06_other": True}
+    assert main(["build", "--root", str(tmp_path), "07"]) == 2
+    assert "there is no notebook 07; there are lessons/05_sample, lessons/06_other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("import os\nos._exit(1)", "cell c1: the kernel died while running it."),
+        ("import time\ntime.sleep(60)", "cell c1: it ran for more than 1 seconds."),
+        ("1 / 0", "cell c1: running it raised ZeroDivisionError: division by zero."),
+    ],
+)
+def test_a_run_that_fails_names_the_cell_and_writes_nothing(tmp_path, no_tasks, monkeypatch, capfd, source, words):
+    monkeypatch.setattr("bigbird_mini.course.execute.SECONDS", 1)
+    lesson(tmp_path, ("code", "x = 1"), ("code", source), ("code", "y = 1"))
+    before = snapshot(tmp_path)
+    assert main(["build", "--root", str(tmp_path)]) == 1
+    assert capfd.readouterr().err.splitlines()[-1] == f"lessons/05_sample.ipynb, {words}"
+    assert snapshot(tmp_path) == before
+
+
+def test_runs_of_the_build_are_nobodys_progress(tmp_path, no_tasks):
+    path = lesson(tmp_path, ("code", "import os\nprint(os.environ['BIGBIRD_MINI_PROGRESS'])"))
+    build(tmp_path)
+    assert files.read(path).cells[0].outputs[0].text == "off\n"
+
+
+def test_export_for_nbgrader(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bigbird_mini.course.build.all_tasks", lambda: TASKS)
+    course(tmp_path, *GOOD)
+    assert main(["export", str(tmp_path / "hub"), "--root", str(tmp_path)]) == 0
+    path = tmp_path / "hub" / "source" / "05_sample" / "05_sample.ipynb"
+    assert str(path) in capsys.readouterr().out
+    cells = files.read(path).cells
+    assert [c.metadata.nbgrader.get("points") for c in cells] == [None, 2, None, 2]
+    assert [c.metadata.nbgrader.solution for c in cells] == [True, False, True, False]
+    assert all("BEGIN SOLUTION" in c.source for c in cells[::2]), "nbgrader takes the answers out itself"
 
 
 # ---------------------------------------------------------------- faults

@@ -151,7 +151,7 @@ def test_hints_open_by_trying(learner, capsys):
     assert shown.solution and shown.following == ""
     assert repr(shown).startswith("The worked solution of task 1.1:\n\ndef head_attention(q: Tensor")
     assert HEAD.why in repr(shown) and HEAD.hints[2] in repr(shown)
-    assert "<pre>def head_attention(q: Tensor, k: Tensor, v: Tensor) -&gt; Tensor:" in shown._repr_html_()
+    assert ">def head_attention(q: Tensor, k: Tensor, v: Tensor) -&gt; Tensor:" in shown._repr_html_()
 
 
 def test_success_opens_the_solution_at_once(learner, capsys):

@@ -121,7 +121,8 @@ def test_every_weight_learns():
     for pattern in ("W", "W+G+R"):
         net = model(pattern)
         net(bases(4, 512), torch.tensor([0, 1, 0, 1])).loss.backward()
-        assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum()] == []
+        still = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum()}
+        assert still <= {"encoder.final_norm.bias"}  # the same in both strands: it cancels, up to rounding
 
 
 def test_saved_and_loaded_it_says_the_same(tmp_path):

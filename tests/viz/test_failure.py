@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from bigbird_mini.viz.failure import Failure, describe_failure, draw_failure, draw_numbers, first_difference
+from bigbird_mini.viz.failure import Failure, _short, describe_failure, draw_failure, draw_numbers, first_difference
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -127,6 +127,14 @@ def test_wild_numbers_do_not_hide_the_others():
     svg = draw_failure(failure([[1.0, 0.5]], [[1e9, 0.5]]))
     assert rects(svg, fill="#80B8D8"), "0.5 is drawn at half of the strongest blue, not as white"
     assert "inf" in texts(draw_failure(failure([[1.0]], [[np.inf]])))
+
+
+def test_numbers_in_cells_are_short():
+    values = [0.0, 1.0, 0.999, 0.001, -0.5, -1.0, 12.345, 123456.0, 0.25, -0.004]
+    written = ["0", "1", "1", ".00", "\u2212.50", "\u22121", "12.3", "1.23e+05", ".25", "\u2212.00"]
+    assert [_short(value) for value in values] == written
+    svg = draw_failure(failure(np.full((12, 12), -0.25), np.full((12, 12), 1.0)))
+    assert texts(svg).count("\u2212.25") == 144, "also in small cells"
 
 
 def test_numbers():
