@@ -21,10 +21,10 @@ BANDS = {
 }
 TEXT = """\
 Bits a byte of the hidden tokens of the test files (mean ± standard deviation over the seeds; lower is better): 15 % \
-of {stretches} stretches of {stretch:,} tokens, all read as [MASK]. The stretches are read in pieces of as many tokens as \
-each column says; every model saw the same {tokens:.1f} million tokens (vocabulary {vocabulary:,}) with {threads} on \
-torch {torch}. Cache: how frequent a token is in training, mixed with how frequent it is among what is visible of its \
-piece.
+of {stretches} stretches of {stretch:,} tokens, all read as [MASK]. The stretches are read in pieces of as many \
+tokens as each column says; every model saw the same {tokens:.1f} million tokens (vocabulary {vocabulary:,}) with \
+{threads} on torch {torch}. Cache: how frequent a token is in training, mixed with how frequent it is among what is \
+visible of its piece.
 
 Where the difference sits: the same hidden tokens by the number of tokens to the nearest visible occurrence of the \
 same token, on either side; models tested with the pieces they were trained with.
