@@ -185,7 +185,7 @@ PLANTED = {
         ("lessons", "c3", "an absolute path in the source, /home/me", source("x = 1\nopen('/home/me/x')")),
         ("lessons", "c3", "an absolute path in the output, /tmp/x", stream("stdout", "see /tmp/x")),
         ("lessons", "c3", "an absolute path in the output, C:\\Users", stream("stdout", "see C:\\Users\\me")),
-        ("lessons", "m3", "an absolute path in the source, /work/x", prose("in /work/x")),
+        ("lessons", "m3", "an absolute path in the source, /home/x", prose("in /home/x")),
     ],
     "network": [
         ("lessons", "c3", "asks for a network, requests", source("x = 1\nimport requests")),
