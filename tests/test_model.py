@@ -281,7 +281,7 @@ def test_bad_input_gets_one_sentence(call, error, says):
 
 
 def test_16384_tokens_fit_in_2_gb():
-    """The encoder of lesson 00 in a fresh process: peak memory of all of it, torch included."""
+    """A small encoder at 16,384 tokens in a fresh process: peak memory of all of it, torch included."""
     pytest.importorskip("psutil", reason="needs the extra lab")
     code = """
 import torch
