@@ -238,6 +238,7 @@ def _mark(notebook: files.Notebook, rows: list[dict[str, Any]]) -> None:
         if cell.cell_type != "code":
             continue
         cell.outputs, cell.execution_count = [], None
+        cell.metadata.pop(execute.MEASURED, None)  # nothing is measured in it yet
         row = by_cell.get(cell.id)
         if row:
             tags = dict.fromkeys([*cell.metadata.get("tags", []), "check"])

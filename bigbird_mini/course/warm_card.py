@@ -19,7 +19,7 @@ from .judging import LOOKS, evaluate
 
 STEP = "    "
 _FILE = "<warm-up>"
-_WELL_DONE = "Right. Now write it yourself in the cell below, without looking."
+_WELL_DONE = "Now write it yourself in the cell below, without looking."
 
 
 class WarmUp(anywidget.AnyWidget):

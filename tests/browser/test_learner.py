@@ -1,5 +1,7 @@
 """A new learner at a task, in a real JupyterLab: not attempted, wrong, wrong again, a hint, right; and a warm-up."""
 
+from urllib.parse import unquote
+
 import pytest
 
 SETUP = """
@@ -69,7 +71,7 @@ def test_a_learner_at_a_task(notebook, shot):
     third = attempt(notebook, WRONG)
     assert "Look again: lesson 01" in third.inner_text()
     link = third.locator("a").first.get_attribute("href")
-    assert "01_dense_attention.ipynb" in link and link.endswith("#Why-divide-by-√d")
+    assert "lessons/01_dense_attention.ipynb" in link and unquote(link).endswith("#Why-divide-by-√d")
     shot(third, "third_dark")
 
     run(notebook, 3)

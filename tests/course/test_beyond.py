@@ -58,15 +58,6 @@ def test_products_of_every_kind_count_alike():
     assert [tallied(way).multiply_adds for way in ways] == [60] * 6
 
 
-def test_a_tally_does_not_load_the_compiler():
-    code = (
-        "import sys, torch; from bigbird_mini.course.tally import tallied; "
-        "tallied(lambda: torch.ones(2, 2) @ torch.ones(2, 2)); print('torch._dynamo' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 # ---------------------------------------------------------------- the flight recorder
 
 

@@ -40,7 +40,7 @@ def test_the_lines_make_the_solution(number):
     assert not any("#" in text or text.startswith('"""') for text in texts)
     assert len(set(texts)) == len(texts) and card.wrong == 2
     put_right(card)
-    assert card.run() == "Right. Now write it yourself in the cell below, without looking."
+    assert card.run() == "Now write it yourself in the cell below, without looking."
     assert card.outcome == {"verdict": "right", "words": card.run()}
 
 
