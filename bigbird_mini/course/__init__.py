@@ -11,18 +11,43 @@ if TYPE_CHECKING:
     from .checking import check
     from .handover import mine_or_reference
     from .hints import hint
+    from .killing import judge_test
+    from .measuring import beside
+    from .packing import pack
     from .predicting import predict
     from .progressing import progress, review
+    from .recorder import flight
+    from .swapping import swap
+    from .warming import warm_up
 
-__all__ = ["check", "hint", "mine_or_reference", "predict", "progress", "review"]
+__all__ = [
+    "beside",
+    "check",
+    "flight",
+    "hint",
+    "judge_test",
+    "mine_or_reference",
+    "pack",
+    "predict",
+    "progress",
+    "review",
+    "swap",
+    "warm_up",
+]
 
 _HOMES = {
+    "beside": "measuring",
     "check": "checking",
+    "flight": "recorder",
     "hint": "hints",
+    "judge_test": "killing",
     "mine_or_reference": "handover",
+    "pack": "packing",
     "predict": "predicting",
     "progress": "progressing",
     "review": "progressing",
+    "swap": "swapping",
+    "warm_up": "warming",
 }
 
 

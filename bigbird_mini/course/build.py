@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import execute
+from . import execute, tutor
 from . import export as nbgrader
 from . import notebook as files
 from .checking import Task, all_tasks
 
 BEGIN, END, STUB = "### BEGIN SOLUTION", "### END SOLUTION", "### STUB:"
 TODO = "# TODO: your code here"
+TUTOR = Path("exercises/TUTOR.md")
 MANIFEST = Path("bigbird_mini/course/manifest.json")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -132,6 +133,7 @@ def plan(root: Path, run: Sequence[Path] = (), tasks: dict[str, Task] | None = N
     for path, exercise in exercises.items():
         result.texts[path] = files.text_of(exercise)
     result.texts[MANIFEST] = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    result.texts[TUTOR] = tutor.text(tasks, manifest)
     return result
 
 
@@ -236,6 +238,7 @@ def _mark(notebook: files.Notebook, rows: list[dict[str, Any]]) -> None:
         if cell.cell_type != "code":
             continue
         cell.outputs, cell.execution_count = [], None
+        cell.metadata.pop(execute.MEASURED, None)  # nothing is measured in it yet
         row = by_cell.get(cell.id)
         if row:
             tags = dict.fromkeys([*cell.metadata.get("tags", []), "check"])

@@ -54,6 +54,23 @@ class Mistake:
     seen: Callable[..., bool] | None = None
 
 
+class Par(NamedTuple):
+    """What the flight recorder flies a task over: inputs with `q` and `k`, how many tokens make a block, and
+    `needed(**inputs)`, bool (queries, keys): the scores that no right answer can do without."""
+
+    inputs: Callable[[], dict[str, Any]]
+    needed: Callable[..., Any]
+    block: int
+
+
+class Swap(NamedTuple):
+    """How an answer becomes the attention of a model: `adapt(answer)` has the signature of bigbird_mini.attention, and
+    `pattern(N)` is the pattern to run it with."""
+
+    adapt: Callable[[Callable[..., Any]], Callable[..., Any]]
+    pattern: Callable[[int], Any]
+
+
 @dataclass(frozen=True)
 class Task:
     """One task of an exercise.
@@ -62,6 +79,9 @@ class Task:
     gives the expected results, written as plainly as can be (the solution itself where None). by_rule: many results
     are right, and wrong is what one of the mistakes sees. small: inputs to follow by hand. why: what there is to learn
     from the solution. lesson: the file name of its lesson. seconds: how long one check may take.
+
+    For what comes after a task is right: `par`, the flight recorder; `large`, inputs on which time and memory are
+    measured; `swap`, into a model. Before it: `distractors`, wrong lines among those of the warm-up.
     """
 
     number: str
@@ -80,6 +100,10 @@ class Task:
     skill: str = ""
     by_rule: bool = False
     seconds: float = 10.0
+    par: Par | None = None
+    large: Callable[[], dict[str, Any]] | None = None
+    swap: Swap | None = None
+    distractors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d+\.\d+", self.number):

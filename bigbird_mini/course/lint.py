@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from . import notebook as files
 from .build import BEGIN, CHECKOUT, END, STUB, task_called
 from .checking import all_tasks
+from .claims import wrong_claims
 
 CELLS = (25, 45)
 MEDIAN_LINES = (2, 5)
@@ -249,6 +250,13 @@ def times(page: Page) -> Finds:
                 yield cell.id, f"a time in prose, {found[0]!r}"
 
 
+def claims(page: Page) -> Finds:
+    """A number in prose is the one that its expression gives."""
+    for cell in page.cells("markdown"):
+        for sentence in wrong_claims(cell.source):
+            yield cell.id, sentence
+
+
 def links(page: Page) -> Finds:
     """Links to files lead somewhere."""
     for cell in page.cells("markdown"):
@@ -337,7 +345,18 @@ def answers(page: Page) -> Finds:
             yield cell.id, f"text of the solution, {text!r}"
 
 
-COMMON: tuple[Callable[[Page], Finds], ...] = (long, row, pictures, errors, widgets, paths, network, times, links)
+COMMON: tuple[Callable[[Page], Finds], ...] = (
+    long,
+    row,
+    pictures,
+    errors,
+    widgets,
+    paths,
+    network,
+    times,
+    claims,
+    links,
+)
 RULES: dict[str, tuple[Callable[[Page], Finds], ...]] = {
     "lessons": (cells, median, words, ran, *COMMON),
     "solutions": (ran, points, hints, *COMMON),

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from bigbird_mini.viz.words import counted
+
 from .catalogue import Mistake, Task, all_tasks, find_task
 from .judging import Result, evaluate
 from .misconceptions import outcome_of, same_outcome, smaller
@@ -36,9 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Print the report; 0 where all is as it should be, else 1."""
     tasks = [find_task(number) for number in options.tasks] or list(all_tasks().values())
-    faults = 0
+    faults, every = 0, []
     for task in tasks:
         rows = list(trials(task))
+        every += rows
         print(f"\nTask {task.number} ({task.title}), {task.points} points")
         for row in rows:
             if row.fault or not options.brief:
@@ -48,7 +51,8 @@ def main(options: argparse.Namespace) -> int:
         for missing in lacks(task):
             print(f"  lacks: {missing}")
             faults += 1
-    print(f"\n{len(tasks)} tasks: " + ("all as it should be" if not faults else f"{faults} faults, marked !"))
+    print(f"\n{counted(len(tasks), 'task')}: {_sums(every)}; stubs not attempted {_good(every, 'stub')}")
+    print("all as it should be" if not faults else f"{counted(faults, 'fault')}, marked !")
     return 1 if faults else 0
 
 
@@ -59,14 +63,15 @@ def _line(row: Row) -> str:
 
 
 def _sums(rows: list[Row]) -> str:
-    """The last line of a task: how many of what kind, and how many of them as they should be."""
-    parts = []
-    for kind, words in (("right", "right answers accepted"), ("mistake", "mistakes by name"), ("unknown", "unknown")):
-        mine = [row for row in rows if row.handed.startswith(kind)]
-        good = sum(not row.fault for row in mine)
-        ending = " mistakes rejected with a picture" if kind == "unknown" else ""
-        parts.append(f"{words}{ending} {good}/{len(mine)}")
-    return "; ".join(parts)
+    """How many of what kind were handed in, and how many of them came to what they should."""
+    kinds = {"right": "right answers accepted", "mistake": "planted mistakes rejected by name"}
+    kinds["unknown"] = "unknown mistakes rejected with a picture"
+    return "; ".join(f"{words} {_good(rows, kind)}" for kind, words in kinds.items())
+
+
+def _good(rows: list[Row], kind: str) -> str:
+    mine = [row for row in rows if row.handed.startswith(kind)]
+    return f"{sum(not row.fault for row in mine)}/{len(mine)}"
 
 
 def lacks(task: Task) -> list[str]:

@@ -78,6 +78,7 @@ def test_exercise_and_manifest(tmp_path):
         "solutions/05_sample.ipynb",
         "exercises/05_sample.ipynb",
         "bigbird_mini/course/manifest.json",
+        "exercises/TUTOR.md",
     ]
     exercise = files.read(tmp_path / "exercises" / "05_sample.ipynb")
     assert [c.source for c in exercise.cells] == [
@@ -204,7 +205,7 @@ def measured(path):
 
 
 def test_measured_outputs_stay_until_their_cell_changes(tmp_path, no_tasks):
-    path = lesson(tmp_path, *LESSON)
+    path = lesson(tmp_path, *LESSON[2:])
     build(tmp_path)
     first = measured(path)
     edit(path, "'done'", "'over'")
@@ -222,16 +223,30 @@ def test_measured_outputs_stay_until_their_cell_changes(tmp_path, no_tasks):
 
 def test_what_was_measured_by_hand_is_kept(tmp_path, no_tasks):
     """Outputs that JupyterLab saved in a new cell, before the first build."""
-    path = lesson(tmp_path, *LESSON)
+    path = lesson(tmp_path, *LESSON[2:])
     notebook = files.read(path)
-    notebook.cells[3].outputs = [nbformat.v4.new_output("stream", name="stdout", text="123\n")]
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="123\n")]
     path.write_text(nbformat.writes(notebook), "utf-8")
     build(tmp_path)
     assert measured(path)[0] == "123\n"
 
 
+def test_measured_cells_of_a_solution_leave_no_mark_in_its_exercise(tmp_path, no_tasks):
+    """So that the build of a source that has just been run, and the next one, make the same exercise."""
+    path = course(tmp_path, "print(1)") / "solutions" / "05_sample.ipynb"
+    notebook = files.read(path)
+    notebook.cells[0].metadata.tags = ["measured"]
+    path.write_text(nbformat.writes(notebook), "utf-8")
+    build(tmp_path)
+    before = snapshot(tmp_path)
+    build(tmp_path, "--no-run")
+    assert snapshot(tmp_path) == before and "measured" in files.read(path).cells[0].metadata
+    exercise = files.read(tmp_path / "exercises" / "05_sample.ipynb").cells[0]
+    assert exercise.metadata == {"tags": ["measured"]} and exercise.outputs == []
+
+
 def test_only_the_notebooks_named_are_run(tmp_path, no_tasks, capsys):
-    path = lesson(tmp_path, *LESSON[:3])
+    path = lesson(tmp_path, *LESSON[2:3])
     other = path.with_name("06_other.ipynb")
     other.write_bytes(path.read_bytes())
     course(tmp_path, name="05_sample")

@@ -201,6 +201,10 @@ PLANTED = {
         ("lessons", "m3", "a time in prose, '20 minutes'", prose("trains for 20 minutes.")),
         ("lessons", "m3", "a time in prose, '6 times faster'", prose("is 6 times faster")),
     ],
+    "claims": [
+        ("lessons", "m3", "65 is stated, and 8 ** 2 is 64.00", prose("64<!--= 8 ** 2 --> or 65<!--= 8 ** 2 --> cells")),
+        ("solutions", "task", "no number stands right before", solution("task", "many<!--= 3 -->")),
+    ],
     "links": [("lessons", "m3", "the link 06_gone.ipynb leads nowhere", prose("[next](06_gone.ipynb#here)"))],
     "points": [
         ("solutions", "task", "One thing (2 points)", solution("task", "## Task 5.1 One thing (3 points)")),

@@ -255,15 +255,20 @@ def test_the_command_prints_the_table(capsys):
     out = capsys.readouterr().out
     assert "mistake: a window that wraps round the ends (1 of 2)" in out
     assert "told as: a window that wraps round the ends" in out
-    assert "right answers accepted 4/4; mistakes by name 17/17; unknown mistakes rejected with a picture 1/1" in out
-    assert out.rstrip().endswith("2 tasks: all as it should be") and "Task 1.1" not in out
+    sums = (
+        "right answers accepted {}; planted mistakes rejected by name {}; unknown mistakes rejected with a picture {}"
+    )
+    assert f"  {sums.format('4/4', '17/17', '1/1')}\n" in out
+    assert out.splitlines()[-2] == f"2 tasks: {sums.format('8/8', '33/33', '3/3')}; stubs not attempted 2/2"
+    assert out.rstrip().endswith("all as it should be") and "Task 1.1" not in out
 
 
 def test_the_command_fails_where_something_is_wrong(registry, capsys):
     add(sample(also_right=(tripled,)))
     assert main(["mistakes", "98.1", "--brief"]) == 1
     out = capsys.readouterr().out
-    assert "! right: tripled" in out and "lacks: 1 other right answers" in out and "2 faults" in out
+    assert "! right: tripled" in out and "lacks: 1 other right answers" in out and "2 faults, marked !" in out
+    assert "\n1 task: right answers accepted 1/2;" in out
 
 
 # ---------------------------------------------------------------- tasks with many right answers

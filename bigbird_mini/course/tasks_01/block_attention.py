@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..catalogue import Case, Mistake, Task, add
+from bigbird_mini.pattern import BlockPattern
+
+from ..catalogue import Case, Mistake, Par, Swap, Task, add
 from .common import BLOCKS, INF, LESSON, MASKS, MATRICES, NOTHING, ROOT, attend, randoms, scores_of, table
 
 Lists = list[list[int]]
@@ -41,6 +43,32 @@ def _cases() -> list[Case]:
         case("With 4 blocks of 3 tokens, d = 5, e = 7", 3, 3, 7, [[3, 1], [1], [0, 2, 1, 0], []]),
         case("With scores in the thousands", 4, 4, 3, [[1, 0], [2], [], [0, 4], [3, 4, 1]], 1000.0),
     ]
+
+
+def _course(n_blocks: int, b: int, d: int, e: int) -> dict[str, Any]:
+    """A BigBird of that size: window 3, the first and the last block global, two random blocks."""
+    p = BlockPattern.bigbird(n_blocks, window=3, global_blocks=(0, -1), random=2, seed=1)
+    reads = [[*row.nonzero().flatten().tolist(), 0] for row in p.grid()[0]]  # block 0 is named twice
+    q, k, v = randoms(5, (n_blocks * b, d), (n_blocks * b, d), (n_blocks * b, e))
+    return {"q": q, "k": k, "v": v, "reads": reads}
+
+
+def _needed(q: Tensor, k: Tensor, v: Tensor, reads: Lists) -> Tensor:
+    return _mask(reads, len(q) // len(reads))
+
+
+def _as_attention(answer: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The answer with the signature of bigbird_mini.attention: document by document and head by head."""
+
+    def fn(q: Tensor, k: Tensor, v: Tensor, p: BlockPattern, key_mask: Tensor | None = None) -> Tensor:
+        if isinstance(p, list) or (key_mask is not None and not key_mask.all()):
+            raise ValueError("block_attention knows no padding: give documents of whole blocks, all of one length")
+        reads = [[row.nonzero().flatten().tolist() for row in head] for head in p.grid()]
+        B, H = q.shape[:2]
+        out = [answer(q[i, h], k[i, h], v[i, h], reads[h % len(reads)]) for i in range(B) for h in range(H)]
+        return torch.stack(out).unflatten(0, (B, H))  # (B, H, n, d)
+
+    return fn
 
 
 def _spec(q: Tensor, k: Tensor, v: Tensor, reads: Lists) -> Tensor:
@@ -258,5 +286,9 @@ add(
         look=BLOCKS,
         lesson=LESSON,
         skill="block-sparse attention",
+        par=Par(lambda: _course(16, 4, 8, 6), _needed, 4),
+        large=lambda: _course(64, 32, 64, 64),
+        swap=Swap(_as_attention, lambda n: BlockPattern.bigbird(n, window=3, global_blocks=(0,), random=1, seed=1)),
+        distractors=("keys = list(set(blocks))", "out[rows] = torch.softmax(scores, dim=0) @ v[keys]"),
     )
 )

@@ -190,5 +190,7 @@ add(
         look=PATTERN,
         lesson=LESSON,
         skill="a pattern as a grid of blocks",
+        large=lambda: {"n_blocks": 128, "width": 5, "global_blocks": [0, -1]},
+        distractors=("grid = (i[:, None] - i[None, :]).abs() <= width", "grid[g, g] = True"),
     )
 )

@@ -1,12 +1,15 @@
 """Task 1.2: attention of many heads over a batch of documents, in which padding is not read."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..catalogue import Case, Mistake, Task, add
+from bigbird_mini.pattern import BlockPattern
+
+from ..catalogue import Case, Mistake, Swap, Task, add
 from .common import HEADS, INF, LESSON, MASKS, MATRICES, NOTHING, ROOT, attend, randoms, scores_of, table
 from .one_head import head_attention
 
@@ -57,6 +60,23 @@ def _many_cases() -> list[Case]:
                 inputs = {"q": q_, "k": k_, "v": v, "key_mask": mask}
                 cases.append(Case(f"Where {words}{more}", inputs, ("document", "head", "query", "number")))
     return cases
+
+
+def _large() -> dict[str, Any]:
+    q, k, v = randoms(5, *[(2, 4, 256, 64)] * 3)
+    mask = torch.ones(2, 256, dtype=torch.bool)
+    mask[1, 200:] = False
+    return {"q": q, "k": k, "v": v, "key_mask": mask}
+
+
+def _as_attention(answer: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The answer with the signature of bigbird_mini.attention; it knows no pattern but the full one."""
+
+    def fn(q: Tensor, k: Tensor, v: Tensor, p: BlockPattern, key_mask: Tensor | None = None) -> Tensor:
+        every = torch.ones(q.shape[0], q.shape[2], dtype=torch.bool)  # (B, n)
+        return answer(q, k, v, every if key_mask is None else key_mask)
+
+    return fn
 
 
 def _many_spec(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor) -> Tensor:
@@ -274,5 +294,8 @@ add(
         look=MASKS,
         lesson=LESSON,
         skill="heads and padding",
+        large=_large,
+        swap=Swap(_as_attention, BlockPattern.full),
+        distractors=('scores = scores.masked_fill(real, float("-inf"))', "weights = torch.softmax(scores, dim=-2)"),
     )
 )

@@ -180,5 +180,6 @@ add(
         look=MATRICES,
         lesson=LESSON,
         skill="attention of one head",
+        large=lambda: dict(zip("qkv", randoms(5, (128, 64), (96, 64), (96, 48)), strict=True)),
     )
 )
