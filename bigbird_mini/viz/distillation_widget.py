@@ -149,10 +149,13 @@ class DistillationDashboard(TrainingDashboard):
         return first | ({_APART: self._apart} if self._comparison else {}) | curves
 
     def _more_words(self) -> str:
+        words = super()._more_words()
         if self._comparison is None:
-            return ""
+            return words
         missed, far = ([f"{v:.2f}" for v in values] for values in self._means)
-        return f"; distance to the teacher, by layer: {', '.join(far)}; missed mass: {', '.join(missed)}"
+        which = f"layer {self.layer}, {f'head {self.head}' if self.head >= 0 else 'all heads'}, {self.unit}s"
+        apart = f"distance to the teacher, by layer: {', '.join(far)}; missed mass: {', '.join(missed)}"
+        return f"; {apart}; maps of {which}{words}"
 
     def _long(self) -> str:
         words = super()._long()

@@ -6,6 +6,7 @@ gets are the curves, a few hundred means each, at most four times a second.
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -18,7 +19,7 @@ from bigbird_mini.train import Trainer
 from bigbird_mini.viz.instrument import Instrument, script, sentence
 from bigbird_mini.viz.watch_draw import draw_training
 from bigbird_mini.viz.watch_run import BUSY, Run, limits_of, number, places
-from bigbird_mini.viz.watch_words import Curve, describe_training, in_words, panels, planned, short
+from bigbird_mini.viz.watch_words import Curve, called, describe_training, in_words, panels, planned, short
 
 _PACE = 0.25  # seconds from one picture to the next, at least
 _SHARE = 5  # and so many times as long as the last one took, so that looking does not slow the training down
@@ -203,7 +204,8 @@ class TrainingDashboard(Instrument):
 
     def _follow(self) -> None:
         """Show a dial that the training itself has turned (a temperature that falls, say)."""
-        if self.dials != (settings := self._run.settings()) and self.state in BUSY:
+        settings = self._run.settings()
+        if self.dials != settings and self.state in BUSY and all(map(math.isfinite, settings.values())):
             self._following = True
             self.dials = settings
             self._following = False
@@ -231,7 +233,7 @@ class TrainingDashboard(Instrument):
         return rows
 
     def _more_words(self) -> str:
-        return ""
+        return "".join(f"; {called(name)} {value:g}" for name, value in self.dials.items())
 
     def _long(self) -> str:
         return in_words(self._run.curves, self.done, self.trainer.settings, self._run.marks)
