@@ -9,18 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checking import check
+    from .guesses import forget_predictions, predictions
     from .handover import mine_or_reference
     from .hints import hint
     from .predicting import predict
     from .progressing import progress, review
 
-__all__ = ["check", "hint", "mine_or_reference", "predict", "progress", "review"]
+__all__ = [
+    "check",
+    "forget_predictions",
+    "hint",
+    "mine_or_reference",
+    "predict",
+    "predictions",
+    "progress",
+    "review",
+]
 
 _HOMES = {
     "check": "checking",
+    "forget_predictions": "guesses",
     "hint": "hints",
     "mine_or_reference": "handover",
     "predict": "predicting",
+    "predictions": "guesses",
     "progress": "progressing",
     "review": "progressing",
 }
