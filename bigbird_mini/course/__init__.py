@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checking import check
+    from .guesses import forget_predictions, predictions
     from .handover import mine_or_reference
     from .hints import hint
     from .killing import judge_test
@@ -24,11 +25,13 @@ __all__ = [
     "beside",
     "check",
     "flight",
+    "forget_predictions",
     "hint",
     "judge_test",
     "mine_or_reference",
     "pack",
     "predict",
+    "predictions",
     "progress",
     "review",
     "swap",
@@ -39,11 +42,13 @@ _HOMES = {
     "beside": "measuring",
     "check": "checking",
     "flight": "recorder",
+    "forget_predictions": "guesses",
     "hint": "hints",
     "judge_test": "killing",
     "mine_or_reference": "handover",
     "pack": "packing",
     "predict": "predicting",
+    "predictions": "guesses",
     "progress": "progressing",
     "review": "progressing",
     "swap": "swapping",

@@ -1,4 +1,4 @@
-"""predict: commit to a number or a choice first, then see the answer, how far off it was, and why.
+"""predict: commit to a number, a choice or a drawing first, then see the answer, how far off it was, and why.
 
 A card never waits: "Run all" and a run without a browser go on, and `card.commit("1e6")` does what the button does.
 A saved notebook shows the question with the answer folded away, so that readers on GitHub can predict too.
@@ -14,7 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bigbird_mini.viz.show import data_url, encode, img_tag
+from bigbird_mini.viz.words import counted
+
+from . import cells as drawing
+from . import guesses
 
 try:
     import anywidget
@@ -29,8 +35,11 @@ _SCALE_WORDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e1
 _BYTES = {"b": 1.0, "byte": 1.0, "bytes": 1.0} | {f"{name}b": size for name, size in _SCALES.items()}
 _HOW = "write it like 4096, 1e6, 1,000,000, 4k or 2.5 million"
 
+SURE = (50, 70, 90, 99)  # percentages that a reader can choose among
+_AXES = ("query block", "key block")
+
 # What was committed in this session, so that running a cell again does not hand out a second guess.
-_committed: dict[tuple[str, str], str] = {}
+_committed: dict[tuple[str, str], tuple[Any, float | None]] = {}
 
 
 class PredictCard(anywidget.AnyWidget):
@@ -38,8 +47,10 @@ class PredictCard(anywidget.AnyWidget):
 
     Attributes:
         committed: whether a prediction was accepted. It then stays as it is.
-        guess: the prediction, a float in the card's unit or one of the choices; None before.
+        guess: the prediction, a float in the card's unit, one of the choices, or bool (rows, columns); None before.
+        sure: how sure the reader was, in percent; None where that was left open.
         message: one sentence about an input that could not be taken, or "".
+        score: how well this reader predicts, in words; "" before committing and where no score is kept.
         outcome: what the reader sees after committing: yours, answer, verdict, explain, figure, alt; {} before.
     """
 
@@ -50,44 +61,53 @@ class PredictCard(anywidget.AnyWidget):
     question = traitlets.Unicode().tag(sync=True)
     unit = traitlets.Unicode().tag(sync=True)
     choices = traitlets.List().tag(sync=True)
+    shape = traitlets.List().tag(sync=True)
+    axes = traitlets.List().tag(sync=True)
+    percentages = traitlets.List(list(SURE)).tag(sync=True)
+    score = traitlets.Unicode().tag(sync=True)
     message = traitlets.Unicode().tag(sync=True)
     outcome = traitlets.Dict().tag(sync=True)
 
     def __init__(self, answer: Any, show: Callable | None, tolerance: float | None, explain: str, **shown: Any) -> None:
         self._answer, self._show, self._tolerance, self._explain = answer, show, tolerance, explain
         self._known: Any = None
-        self.guess: float | str | None = None
+        self.guess: float | str | np.ndarray | None = None
+        self.sure: float | None = None
         super().__init__(**shown)
         self.on_msg(self._from_browser)
         if before := _committed.get((self.key, self.question)):
-            self.commit(before)
+            self.commit(*before)
 
     @property
     def committed(self) -> bool:
         return bool(self.outcome)
 
-    def commit(self, text: str | float) -> str:
+    def commit(self, text: Any, sure: float | None = None) -> str:
         """Take a prediction, as the Commit button does, and return what the card then says.
 
+        text: a number, one of the choices, or cells: pairs (row, column), a grid, a BlockPattern. sure: in percent.
         A prediction that cannot be read, or an answer that cannot be computed, leaves the card open, with one sentence
         that says why. A committed prediction stays: a second one changes nothing.
         """
         if self.committed:
             return f"Already committed. {self._sentence()}"
         try:
-            guess = self._read(text)
+            guess, sure = self._read(text), _percentage(sure)
             answer = self.answer()
-            if not self.choices and guess < 0 <= answer:
+            if isinstance(answer, float) and guess < 0 <= answer:
                 raise ValueError(f"{_number(guess)} is below 0, and what is asked for cannot be; {_HOW}")
         except ValueError as error:
             self.message = f"{str(error)[:1].upper()}{str(error)[1:]}."
             return self.message
-        self.message, self.guess = "", guess
-        _committed[self.key, self.question] = str(text)
+        self.message, self.guess, self.sure = "", guess, sure
+        _committed[self.key, self.question] = (text, sure)
+        verdict = self._verdict(guess, answer)
+        factor = _factor_off(guess, answer) if isinstance(answer, float) else None
+        self.score = guesses.keep(self.key, self.question, verdict.startswith("right"), sure, factor)
         self.outcome = {
             "yours": self._with_unit(guess),
             "answer": self._with_unit(answer),
-            "verdict": self._verdict(guess, answer),
+            "verdict": verdict,
             "explain": self._explain,
             **self._figure(guess),
         }
@@ -109,11 +129,15 @@ class PredictCard(anywidget.AnyWidget):
 
     def _from_browser(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         if content.get("kind") == "commit":
-            self.commit(str(content.get("text", "")))
+            self.commit(str(content.get("text", "")), content.get("sure"))
             self.send({"kind": "answered"})  # also where the same message as before says no change
 
-    def _read(self, text: str | float) -> float | str:
-        """The prediction as a number or as one of the choices; ValueError with a sentence otherwise."""
+    def _read(self, text: Any) -> float | str | np.ndarray:
+        """The prediction as a number, one of the choices, or a grid; ValueError with a sentence otherwise."""
+        if self.shape and isinstance(text, str) and not text.strip():
+            raise ValueError("draw at least one cell first")
+        if self.shape:
+            return drawing.read_cells(text, tuple(self.shape))
         if not self.choices:
             return read_number(str(text), self.unit)
         for choice in self.choices:
@@ -122,7 +146,9 @@ class PredictCard(anywidget.AnyWidget):
         raise ValueError(f"choose one of: {', '.join(self.choices)}")
 
     def _checked(self, answer: Any) -> Any:
-        """The answer as a float, or as one of the choices."""
+        """The answer as a float, as one of the choices, or as a grid."""
+        if self.shape:
+            return drawing.read_cells(answer, tuple(self.shape))
         if self.choices:
             if str(answer) not in self.choices:
                 raise ValueError(f"the answer {answer!r} of card {self.key} is none of its choices")
@@ -136,11 +162,15 @@ class PredictCard(anywidget.AnyWidget):
         return number
 
     def _verdict(self, guess: Any, answer: Any) -> str:
+        if self.shape:
+            return drawing.compared(guess, answer)
         if self.choices:
             return "right" if guess == answer else "not right"
         return how_far(guess, answer, self._tolerance)
 
     def _with_unit(self, value: Any) -> str:
+        if isinstance(value, np.ndarray):
+            return counted(int(value.sum()), "cell")
         return value if isinstance(value, str) else f"{_number(value)} {self.unit}".strip()
 
     def _sentence(self) -> str:
@@ -150,7 +180,7 @@ class PredictCard(anywidget.AnyWidget):
 
     def _figure(self, guess: Any) -> dict[str, str]:
         """The figure of `show` as a data: address with its words; a sentence instead where it fails; {} without one."""
-        if self._show is None:
+        if self._show is None and not self.shape:
             return {}
         try:
             picture, alt = self._drawn(guess)
@@ -159,7 +189,9 @@ class PredictCard(anywidget.AnyWidget):
             return {"alt": f"The figure could not be drawn: {error}"}
 
     def _drawn(self, guess: Any) -> tuple[Any, str]:
-        """(PNG or SVG, alt) from `show`, which may take the prediction, to draw it in."""
+        """(PNG or SVG, alt) from `show`, which may take the prediction, to draw it in; without it, of drawn cells."""
+        if self._show is None:
+            return drawing.picture(guess, self.answer(), tuple(self.axes))
         pair = _called(self._show, *([guess] if _takes_one(self._show) else []))
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], str) and pair[1].strip()):
             raise ValueError("show must return a pair: the figure, and words for readers who cannot see it")
@@ -174,7 +206,7 @@ class PredictCard(anywidget.AnyWidget):
         except ValueError as error:
             folded = f"<p>Run the notebook to see the answer ({html.escape(str(error))}).</p>"
         folded += f"<p>{html.escape(self._explain)}</p>" if self._explain else ""
-        if self._show is not None:
+        if self._show is not None or self.shape:
             try:
                 folded += img_tag(*self._drawn(None))
             except ValueError as error:
@@ -192,16 +224,21 @@ def predict(
     tolerance: float | None = None,
     explain: str = "",
     choices: Sequence[Any] | None = None,
+    cells: int | tuple[int, int] | None = None,
+    axes: tuple[str, str] = _AXES,
 ) -> PredictCard:
-    """A card on which the reader commits to a prediction before seeing the answer.
+    """A card on which the reader commits to a prediction before seeing the answer, and may say how sure they are.
 
-    key: the card's name, as "3.1". answer: a number in `unit`, or one of `choices`, or a function without arguments
-    that computes it. It is called once, when the card is first shown (the saved notebook holds the answer, folded
-    away) or committed; one that fails is tried again at the next commit.
+    key: the card's name, as "3.1". answer: a number in `unit`, or one of `choices`, or a set of cells, or a function
+    without arguments that computes it. It is called once, when the card is first shown (the saved notebook holds the
+    answer, folded away) or committed; one that fails is tried again at the next commit.
     show: a function that returns (figure, words for readers who cannot see it); where it takes an argument, it gets
     the prediction, to draw it in, and None for the saved notebook.
     tolerance: relative error that counts as right, 0.1 = 10 %; None asks for the number itself.
     explain: one sentence, seen after committing.
+    cells: rows and columns of a grid on which the reader draws; the answer is then a BlockPattern, a grid of True and
+    False, or pairs (row, column). axes: what a row and a column are.
+    The first prediction of a card counts for the score, see `predictions`.
     Raises TypeError or ValueError where the card itself makes no sense.
     """
     if not str(key).strip() or not str(question).strip():
@@ -210,6 +247,8 @@ def predict(
         raise ValueError("choices need at least two entries; without choices the reader types a number")
     if choices is not None and len({str(c).casefold() for c in choices}) < len(choices):
         raise ValueError("two of the choices are the same")
+    if choices is not None and cells is not None:
+        raise ValueError("a card has choices or cells to draw, not both")
     if tolerance is not None and not 0 <= tolerance < 1:
         raise ValueError(f"tolerance={tolerance} is out of range: 0.1 stands for 10 %")
     if show is not None and not callable(show):
@@ -223,6 +262,8 @@ def predict(
         question=str(question),
         unit=unit,
         choices=[str(choice) for choice in choices or ()],
+        shape=[] if cells is None else list(drawing.grid_shape(cells)),
+        axes=list(axes),
     )
     if not callable(answer):
         card.answer()  # a wrong kind of answer is the author's mistake: say so at once
@@ -296,6 +337,24 @@ def _number(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.4g} {word}"
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _percentage(sure: Any) -> float | None:
+    """How sure a reader is, or one sentence about what is wrong with it; None and "" leave it open."""
+    if sure is None or sure == "":
+        return None
+    try:
+        value = float(sure)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise ValueError(f"how sure you are is a percentage from 0 to 100, not {sure!r}")
+    return value
+
+
+def _factor_off(guess: float, answer: float) -> float | None:
+    """By what a guess is too large or too small, at least 1; None where there is no ratio."""
+    return max(guess / answer, answer / guess) if guess * answer > 0 else None
 
 
 def _called(function: Any, *arguments: Any) -> Any:

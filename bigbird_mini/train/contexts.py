@@ -1,16 +1,20 @@
-"""Blocks of code with a promise: draws that follow from a number, and a step that is done in whole or not at all."""
+"""Blocks of code with a promise: draws that follow from a number, a step that is done in whole or not at all, or by one
+thread at a time."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -53,3 +57,21 @@ def undivided() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL if usual is None else usual)
     if pressed and callable(usual):
         usual(*pressed[0])
+
+
+def alone(method: _Method) -> _Method:
+    """Of the methods marked so, one thread at a time runs one; a second thread gets a sentence instead of a torn step.
+
+    The object keeps the lock, an RLock, as ``_one``.
+    """
+
+    @functools.wraps(method)
+    def guarded(self: Any, *given: Any, **named: Any) -> Any:
+        if not self._one.acquire(blocking=False):
+            raise RuntimeError("this Trainer is under way in another thread (a dashboard's, say); pause it there first")
+        try:
+            return method(self, *given, **named)
+        finally:
+            self._one.release()
+
+    return guarded

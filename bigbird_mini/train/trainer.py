@@ -21,7 +21,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from . import saving
-from .contexts import drawn_from, or_nothing, undivided
+from .contexts import alone, drawn_from, or_nothing, undivided
 from .history import History, Record
 from .matching import changes, config_of, load_moments, misfits, moments
 from .settings import TrainSettings, device_of
@@ -105,6 +105,7 @@ class Trainer:
         self._saved = 0  # the step of the last checkpoint
         self._ready = False  # has the folder been looked at?
         self._stop = threading.Event()
+        self._one = threading.RLock()  # held by the thread that takes steps
         self._lengths: dict[str, float] = {}  # of the gradients of the last step
 
     def _adamw(self) -> torch.optim.AdamW:
@@ -118,6 +119,7 @@ class Trainer:
 
     # ---------------------------------------------------------------- one step
 
+    @alone
     def step(self) -> Record:
         """Take one step: all its micro-batches, one update; then evaluation, checkpoint and callbacks, where due.
 
@@ -254,6 +256,7 @@ class Trainer:
 
     # ---------------------------------------------------------------- many steps
 
+    @alone
     def run(self, steps: int | None = None, *, progress: bool = True) -> History:
         """Take the steps that are left, or so many of them, with a line of progress, and leave a checkpoint.
 
@@ -349,6 +352,7 @@ class Trainer:
         }
         return saving.Checkpoint(self.model.state_dict(), moments(self.model, self.optimizer), state)
 
+    @alone
     def resume(self, *, strict: bool = True) -> int:
         """Go on from the newest whole checkpoint of the folder; returns its step, or 0 where there is none.
 

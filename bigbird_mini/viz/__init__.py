@@ -15,40 +15,58 @@ if TYPE_CHECKING:
     from bigbird_mini.viz.cost import describe_cost
     from bigbird_mini.viz.cost_draw import draw_cost
     from bigbird_mini.viz.cost_widget import CostExplorer, explore_cost
+    from bigbird_mini.viz.distillation import describe_distillation
+    from bigbird_mini.viz.distillation_draw import draw_distillation
+    from bigbird_mini.viz.distillation_widget import DistillationDashboard, explore_distillation
     from bigbird_mini.viz.draw import draw_lines, draw_pattern, draw_weights
     from bigbird_mini.viz.flow_draw import draw_flow
     from bigbird_mini.viz.flow_widget import FlowExplorer, explore_flow
     from bigbird_mini.viz.pattern_widget import PatternExplorer, explore_pattern
+    from bigbird_mini.viz.watch_draw import draw_training
+    from bigbird_mini.viz.watch_widget import TrainingDashboard, watch
+    from bigbird_mini.viz.watch_words import describe_training
 
 __all__ = [
     "COLOURS",
     "CostExplorer",
+    "DistillationDashboard",
     "FlowExplorer",
     "PatternExplorer",
+    "TrainingDashboard",
     "describe_cost",
+    "describe_distillation",
     "describe_flow",
     "describe_lines",
     "describe_pattern",
     "describe_row",
+    "describe_training",
     "describe_weights",
     "draw_cost",
+    "draw_distillation",
     "draw_flow",
     "draw_lines",
     "draw_pattern",
+    "draw_training",
     "draw_weights",
     "explore_cost",
+    "explore_distillation",
     "explore_flow",
     "explore_pattern",
     "picture_bundle",
     "show",
+    "watch",
 ]
 
 _ON_DEMAND = {
     "describe_cost": "cost",
+    "describe_distillation": "distillation",
+    "describe_training": "watch_words",
     "draw_cost": "cost_draw",
+    "draw_distillation": "distillation_draw",
     "draw_flow": "flow_draw",
     "draw_lines": "draw",
     "draw_pattern": "draw",
+    "draw_training": "watch_draw",
     "draw_weights": "draw",
     "explore_cost": "cost_widget",
     "CostExplorer": "cost_widget",
@@ -56,6 +74,10 @@ _ON_DEMAND = {
     "FlowExplorer": "flow_widget",
     "explore_pattern": "pattern_widget",
     "PatternExplorer": "pattern_widget",
+    "explore_distillation": "distillation_widget",
+    "DistillationDashboard": "distillation_widget",
+    "watch": "watch_widget",
+    "TrainingDashboard": "watch_widget",
 }
 
 

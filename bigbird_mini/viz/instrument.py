@@ -21,9 +21,9 @@ LEGEND = [
 ]
 
 
-def script(name: str) -> str:
+def script(*names: str) -> str:
     """The ES module of an instrument, with what all of them share before it: a browser gets one text, no files."""
-    return "\n".join((_HERE / part).read_text("utf-8") for part in ("shared.js", name))
+    return "\n".join((_HERE / part).read_text("utf-8") for part in ("shared.js", *names))
 
 
 class Instrument(anywidget.AnyWidget):

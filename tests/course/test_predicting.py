@@ -8,7 +8,11 @@ import sys
 import pytest
 
 pytest.importorskip("anywidget")
-from bigbird_mini.course import predict, predicting
+import numpy as np
+
+from bigbird_mini import BlockPattern
+from bigbird_mini.course import forget_predictions, guesses, predict, predicting, predictions
+from bigbird_mini.course.cells import read_cells
 from bigbird_mini.course.predicting import how_far, read_number
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
@@ -241,6 +245,174 @@ def test_no_matplotlib_without_a_figure():
 
 def test_every_focused_element_keeps_its_keys_in_jupyterlab():
     script = str(predict("3.1", "How many?", 4)._esm)
-    for tag in ("button", "input"):
+    for tag in ("button", "input", "select", "canvas"):
         lines = [line for line in script.splitlines() if f'element("{tag}"' in line]
         assert lines and all("...OWN_KEYS" in line for line in lines)
+
+
+# ---------------------------------------------------------------- drawn cells
+
+WINDOW = BlockPattern.window(4, 3)
+
+
+def test_cells_are_read_as_people_give_them():
+    wanted = np.zeros((2, 3), bool)
+    wanted[0, 1] = wanted[1, 2] = True
+    for given in (
+        "0,1 1,2",
+        "(0, 1), (1, 2)",
+        [(0, 1), (1, 2)],
+        {(0, 1): 1, (1, 2): 1}.keys(),
+        wanted,
+        wanted.tolist(),
+    ):
+        found = read_cells(list(given) if not isinstance(given, str | list | np.ndarray) else given, (2, 3))
+        assert np.array_equal(found, wanted)
+    assert np.array_equal(read_cells(WINDOW, (4, 4)), WINDOW.grid()[0].numpy())
+    assert not read_cells([], (2, 3)).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("0,3", "cell 0,3 is outside the grid of 2 rows and 3 columns"),
+        ("abc", '"abc" cannot be read as cells'),
+        ([(0, 1, 2)], "cannot be read"),
+        ([(0.5, 1)], "cannot be read"),
+        (np.ones((3, 2), bool), r"a grid of shape \(3, 2\); it must be \(2, 3\)"),
+        (BlockPattern.bigbird(8, heads=2), "a pattern of 2 heads"),
+    ],
+)
+def test_cells_that_cannot_be_read(given, words):
+    with pytest.raises(ValueError, match=words):
+        read_cells(given, (2, 3))
+
+
+def test_a_drawing_is_compared_cell_by_cell():
+    card = predict("3.4", "Draw a window of 3 on 4 blocks.", lambda: WINDOW, cells=4)
+    assert card.shape == [4, 4] and "axes" in card.get_state() and "10 cells" not in str(card.get_state())
+    assert card.commit("") == "Draw at least one cell first." and not card.committed
+    said = card.commit("0,0 0,1 1,0 1,1 1,2 2,1 2,2 2,3 3,3 0,3")
+    assert said == "You said 10 cells; it is 10 cells: 9 of 10 cells found, 1 missing, 1 too many."
+    assert np.argwhere(card.guess != WINDOW.grid()[0].numpy()).tolist() == [[0, 3], [3, 2]]
+    assert card.outcome["figure"].startswith("data:image/svg+xml")
+    assert card.outcome["alt"].startswith(
+        "First differing block: query block 0, key block 3: expected False, yours True"
+    )
+    right = predict("3.5", "And again?", WINDOW, cells=(4, 4))
+    assert right.commit(WINDOW).endswith("it is 10 cells: right.")
+    assert right.outcome["alt"] == (
+        "10 cells. query block 0: key block 0 and 1. query block 1: key block 0-2. query block 2: key block 1-3. "
+        "query block 3: key block 2 and 3."
+    )
+
+
+def test_a_saved_drawing_card_folds_the_grid_away():
+    data, _ = predict("3.4", "Draw it.", WINDOW, cells=4, axes=("row", "column"))._repr_mimebundle_()
+    before, inside = data["text/html"].split("<details>")
+    assert "10 cells" not in before and "10 cells" in inside and 'alt="10 cells. row 0: column 0 and 1.' in inside
+
+
+@pytest.mark.parametrize("cells", [0, 25, (2, 3, 4), (3, 30), 2.5])
+def test_a_grid_that_nobody_could_draw(cells):
+    with pytest.raises((ValueError, TypeError)):
+        predict("3.4", "Draw it.", [], cells=cells)
+
+
+def test_choices_or_cells():
+    with pytest.raises(ValueError, match="not both"):
+        predict("3.4", "Draw it.", "a", choices=["a", "b"], cells=4)
+
+
+# ---------------------------------------------------------------- the score
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A place for the score, as where a learner sits."""
+    monkeypatch.delenv("PYTEST_VERSION")
+    monkeypatch.setenv("BIGBIRD_MINI_PROGRESS", str(tmp_path / "here" / "progress.json"))
+    return tmp_path / "here" / "predictions.json"
+
+
+def test_a_grader_and_pytest_keep_nothing():
+    card = predict("3.1", "How many keys?", 4)
+    card.commit(4, sure=90)
+    assert card.score == "" and guesses.place() is None and card.sure == 90
+    assert repr(predictions()) == "No prediction is kept yet.\nPredictions are not kept here."
+    assert forget_predictions() == "There is no file of predictions."
+
+
+def test_score_and_calibration(kept):
+    assert not kept.exists()
+    card = predict("3.1", "How many keys?", 100, tolerance=0.1)
+    card.commit(95, sure="90")
+    assert card.score == (
+        "1 of 1 predictions right so far. 90 % sure: right 1 of 1. Half of your numbers were off by less than a factor "
+        "of 1.1."
+    )
+    predict("3.2", "Which?", "a", choices=["a", "b"]).commit("b", sure=90)
+    predict("3.3", "How many?", 10).commit(40, sure=99)
+    predict("3.4", "Draw it.", WINDOW, cells=4).commit("0,0", sure=50)
+    last = predict("3.5", "Which?", "a", choices=["a", "b"])
+    last.commit("a")
+    assert last.score == (
+        "2 of 5 predictions right so far. 50 % sure: right 0 of 1. 90 % sure: right 1 of 2. 99 % sure: right 0 of 1. "
+        "Half of your numbers were off by less than a factor of 2.5. "
+        "You said 82 % on average and were right 25 %: you are surer than you should be."
+    )
+    assert predictions().calibration() == [(50, 0, 1), (90, 1, 2), (99, 0, 1)]
+    page = repr(predictions())
+    assert "✔ 3.1 (" in page and "✘ 3.4 (" in page and str(kept) in page
+    assert "<td>1 of 2</td>" in predictions()._repr_html_()
+
+
+def test_the_first_prediction_of_a_card_counts(kept, monkeypatch):
+    predict("3.1", "How many?", 10).commit(40)
+    monkeypatch.setattr(predicting, "_committed", {})  # another day, another kernel
+    again = predict("3.1", "How many?", 10)
+    again.commit(10)
+    assert again.score.startswith("0 of 1 predictions right") and again.outcome["verdict"] == "right"
+    assert forget_predictions() == f"{kept} is deleted." and not kept.exists()
+    assert repr(predictions()).startswith("No prediction is kept yet.")
+
+
+def test_well_judged():
+    score = predictions()
+    score.rows = {str(k): {"right": k != 0, "sure": 75.0, "factor": None, "key": "1", "day": ""} for k in range(4)}
+    assert score.words().endswith("You said 75 % on average and were right 75 %: well judged.")
+    score.rows = {str(k): {"right": True, "sure": 50.0, "factor": None, "key": "1", "day": ""} for k in range(4)}
+    assert score.words().endswith("you are better than you think.")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"version": 1, "cards": {"a": {"right": 1}}}', "[]", '{"version": "x"}'])
+def test_a_damaged_file_is_put_aside(kept, text):
+    kept.parent.mkdir()
+    kept.write_text(text)
+    card = predict("3.1", "How many?", 10)
+    card.commit(10)
+    assert card.score.startswith("1 of 1 predictions right") and "it is now predictions.damaged-" in card.score
+    assert predictions().notice == "" and len(list(kept.parent.iterdir())) == 2
+
+
+def test_a_file_of_a_newer_course_stays(kept):
+    kept.parent.mkdir()
+    kept.write_text('{"version": 2, "new": true}')
+    card = predict("3.1", "How many?", 10)
+    card.commit(10)
+    assert "newer version" in card.score and kept.read_text() == '{"version": 2, "new": true}'
+
+
+def test_a_place_that_cannot_be_written(kept):
+    kept.parent.write_text("a file where the folder should be")
+    card = predict("3.1", "How many?", 10)
+    card.commit(10)
+    assert card.outcome["verdict"] == "right" and "cannot be" in card.score
+
+
+@pytest.mark.parametrize("sure", [-1, 101, "very", float("nan")])
+def test_how_sure_is_a_percentage(sure):
+    card = predict("3.1", "How many?", 10)
+    assert "a percentage from 0 to 100" in card.commit(10, sure=sure) and not card.committed
+    card._handle_custom_msg({"kind": "commit", "text": "10", "sure": ""}, [])
+    assert card.committed and card.sure is None

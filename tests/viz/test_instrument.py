@@ -5,16 +5,27 @@ import re
 import pytest
 
 pytest.importorskip("anywidget")
+from teaching import distillation
+from training import trainer
+
 from bigbird_mini import BlockPattern
-from bigbird_mini.viz import explore_cost, explore_flow, explore_pattern
+from bigbird_mini.viz import explore_cost, explore_distillation, explore_flow, explore_pattern, watch
 from bigbird_mini.viz.instrument import sentence
 
 ALL = {
     "pattern": lambda: explore_pattern(8),
     "flow": lambda: explore_flow(BlockPattern.bigbird(8), layers=2),
     "cost": explore_cost,
+    "watch": lambda: watch(trainer(), dials={"weight": 1.0}),
+    "distillation": lambda: explore_distillation(distillation()),
 }
-SETTING = {"pattern": ("seed", 1), "flow": ("token", 70), "cost": ("tokens", 8192)}
+SETTING = {
+    "pattern": ("seed", 1),
+    "flow": ("token", 70),
+    "cost": ("tokens", 8192),
+    "watch": ("dials", {"weight": 2.0}),
+    "distillation": ("layer", 1),
+}
 
 
 @pytest.mark.parametrize("name", ALL)
