@@ -18,27 +18,34 @@ if TYPE_CHECKING:
     from bigbird_mini.viz.draw import draw_lines, draw_pattern, draw_weights
     from bigbird_mini.viz.flow_draw import draw_flow
     from bigbird_mini.viz.flow_widget import FlowExplorer, explore_flow
+    from bigbird_mini.viz.paint import describe_tasks
+    from bigbird_mini.viz.paint_draw import draw_tasks
+    from bigbird_mini.viz.paint_widget import PaintExplorer, paint_pattern
     from bigbird_mini.viz.pattern_widget import PatternExplorer, explore_pattern
 
 __all__ = [
     "COLOURS",
     "CostExplorer",
     "FlowExplorer",
+    "PaintExplorer",
     "PatternExplorer",
     "describe_cost",
     "describe_flow",
     "describe_lines",
     "describe_pattern",
     "describe_row",
+    "describe_tasks",
     "describe_weights",
     "draw_cost",
     "draw_flow",
     "draw_lines",
     "draw_pattern",
+    "draw_tasks",
     "draw_weights",
     "explore_cost",
     "explore_flow",
     "explore_pattern",
+    "paint_pattern",
     "picture_bundle",
     "show",
 ]
@@ -54,6 +61,10 @@ _ON_DEMAND = {
     "CostExplorer": "cost_widget",
     "explore_flow": "flow_widget",
     "FlowExplorer": "flow_widget",
+    "describe_tasks": "paint",
+    "draw_tasks": "paint_draw",
+    "paint_pattern": "paint_widget",
+    "PaintExplorer": "paint_widget",
     "explore_pattern": "pattern_widget",
     "PatternExplorer": "pattern_widget",
 }
