@@ -11,6 +11,8 @@ const INKS = ["#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"];
 const PAINT_HINT = "Drag with the mouse (with Shift: the other way round). Or focus the grid: arrows move, space paints or "
   + "erases, Shift with an arrow draws a line; C, B, R, K, D choose cell, box, row, column, diagonal; E erases, M "
   + "mirrors, Ctrl+Z undoes, Ctrl+Y does it again.";
+const KNOW = "Predicted from the grid alone. By edges: right where one cell joins question and answer; by paths: where up "
+  + "to two do, one in each layer; elsewhere a guess.";
 const percent = (share) => `${Math.round(100 * share)}%`;
 
 function render({ model, el }) {
@@ -184,7 +186,7 @@ function render({ model, el }) {
     for (const [share, name, colour, dash] of levels) {
       if (share === undefined) continue;
       line([[CHART.left, y(share)], [right, y(share)]], colour || shade.focus, 1.6, dash);
-      labels.push([`${name} ${percent(share)}`, y(share), shade.ink]);
+      labels.push([`${name} ${percent(share)}`, y(share)]);
     }
     curves.forEach(({ number, points, here }) => {
       const colour = INKS[(number - 1) % INKS.length];
@@ -195,17 +197,14 @@ function render({ model, el }) {
       pen.beginPath();
       pen.arc(x(step), y(share), 4, 0, 7);
       pen.fill();
-      labels.push([`training ${number}: ${percent(share)}`, y(share), shade.ink]);
+      labels.push([`training ${number}: ${percent(share)}`, y(share)]);
     });
     pen.textAlign = "left";
-    labels.sort((a, b) => a[1] - b[1]);
-    const from = Math.min(...labels.map(([, at], k) => at - 12 * k), bottom + 4 - 12 * (labels.length - 1));
-    let lowest = Math.max(CHART.top - 12, from - 12);
-    for (const [words, at, colour] of labels) {
-      lowest = Math.max(lowest + 12, Math.min(at, lowest + 40));
-      pen.fillStyle = colour;
-      pen.fillText(words, right + 6, lowest);
-    }
+    pen.fillStyle = shade.ink;
+    labels.sort((a, b) => a[1] - b[1]);               // apart from each other, and none below the axis
+    labels.forEach((label, k) => { label[1] = Math.max(label[1], k ? labels[k - 1][1] + 13 : 0); });
+    labels.forEach((label, k) => { label[1] = Math.min(label[1], bottom + 4 - 13 * (labels.length - 1 - k)); });
+    for (const [words, at] of labels) pen.fillText(words, right + 6, at);
     const runs = curves.map(({ number, density, points }) =>
       `training ${number} (density ${percent(density)}): ${points.length ? percent(points.at(-1)[1]) : "no answer yet"}`);
     const predicted = `A guess is right in ${percent(model.get("chance"))}, edges alone in ${percent(edges ?? 0)}, `
@@ -298,8 +297,8 @@ function render({ model, el }) {
   let lineStroke = 0;
   const strokeOfLine = () => (lineStroke ||= nextStroke());
   canvas.addEventListener("keyup", (event) => { if (event.key === "Shift") lineStroke = 0; });
-  const choose = (shape) => { corner = null; tell({ shape }); ui.refresh(); };
-  const flip = (trait) => { tell({ [trait]: !model.get(trait) }); ui.refresh(); };
+  const choose = (shape) => { corner = null; tell({ shape }); };
+  const flip = (trait) => { tell({ [trait]: !model.get(trait) }); };
 
   const back = button("↶ undo", "Undo", () => undo(-1)), again = button("↷ redo", "Do it again", () => undo(1));
   const shapes = SHAPES.map(([name, letter, help]) => {
@@ -363,7 +362,8 @@ function paintPanel(model, ui, chart) {
       const help = training ? "Stop the training" : `Train it on ${model.get("task")}, at most ${model.get("seconds")} seconds`;
       go.setAttribute("aria-label", help);
       go.title = help;
-      tasks.replaceChildren(table(model.get("task_rows"), ["two layers know", "by edges", "by paths", "trained"]));
+      const know = table(model.get("task_rows"), ["two layers know", "by edges", "by paths", "trained"]);
+      tasks.replaceChildren(know, element("div", { class: "bb-hint" }, KNOW));
       const used = new Set([...bytesOf(model, "kinds")].map((kind) => model.get("legend")[kind - 1]?.name));
       key.replaceChildren(legendList(model.get("legend"), SIDE / model.get("n_blocks"), used));
       figures.replaceChildren(table(model.get("rows")));

@@ -64,7 +64,7 @@ def painted(kinds: np.ndarray) -> BlockPattern:
     return BlockPattern(np.zeros((1, n), np.uint8), keys[None], np.take_along_axis(kinds, order, 1)[None])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def task_of(name: str, n_blocks: int, block_size: int) -> Task:
     """The task of this name for texts of so many blocks, the first of them blank."""
     if name not in TASKS:

@@ -1,7 +1,7 @@
 """Train a small encoder with a pattern of one's own on a task, within so many seconds.
 
 The set-up in which the four tasks tell patterns apart: two pre-norm layers of 64, four heads, the same pattern in both
-layers, positions by rotation (with a learned table copying from afar hardly trains), AdamW, 32 texts a step.
+layers, positions by rotation (with a learned table copying from afar hardly trains), AdamW, 16 texts a step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bigbird_mini.viz.paint import HEAD_SIZE, HEADS, LAYERS
 
 # Steps after which the patterns are as far apart as they get in this set-up.
 STEPS = {"local copy": 800, "broadcast": 400, "far copy": 800, "lookup": 1200}
-TEXTS, TRIED, TESTED = 32, 64, 256  # in a step; in a look at the accuracy on the way; at the end
+TEXTS, TRIED, TESTED = 16, 64, 256  # in a step; in a look at the accuracy on the way; at the end
 LOOKS = 20  # on the way
 _PROBE = 5  # steps, to see how long one takes
 _SHARE = 0.85  # of the seconds are planned for steps; looks and the unforeseen take the rest
@@ -122,17 +122,17 @@ def train(run: Run, tell: Callable[[], Any], stop: threading.Event, seed: int = 
 
     tell()
     tried = run.task.batch(0, TRIED, seed, "test")
-    running = trainer(run.steps, evaluate=lambda model: {"accuracy": tested(model, tried)}, callbacks=[after])
+    running = trainer(run.steps, evaluate=lambda model: {"accuracy": measured(model, tried)}, callbacks=[after])
     running.run(progress=False)
     run.model = running.model.eval()
-    run.accuracy = tested(run.model, run.task.batch(1, TESTED, seed, "test"))
+    run.accuracy = measured(run.model, run.task.batch(1, TESTED, seed, "test"))
     run.took = time.perf_counter() - start
     if run.points[-1:] != [[run.done, run.accuracy]]:
         run.points = [*(point for point in run.points if point[0] < run.done), [run.done, run.accuracy]]
 
 
 @torch.no_grad()
-def tested(model: BigBirdForTokenClassification, batch: dict[str, torch.Tensor]) -> float:
+def measured(model: BigBirdForTokenClassification, batch: dict[str, torch.Tensor]) -> float:
     """Share of the questions of a batch that the model answers rightly."""
     out = model(batch["input_ids"], token_type_ids=batch["token_type_ids"])
     return accuracy(out.logits, batch["labels"])

@@ -16,7 +16,7 @@ from bigbird_mini.tasks import TASKS, broadcast, far_copy
 from bigbird_mini.viz import describe_tasks, draw_tasks, paint_pattern, paint_run, paint_widget
 from bigbird_mini.viz.flow import joined_kinds
 from bigbird_mini.viz.paint import PRESETS, heard, painted, predictions, task_of
-from bigbird_mini.viz.paint_run import Run, small_encoder, tested, train
+from bigbird_mini.viz.paint_run import Run, measured, small_encoder, train
 from bigbird_mini.viz.show import encode
 
 OTHER = 4
@@ -203,7 +203,7 @@ def test_a_training_learns_what_the_pattern_allows(monkeypatch):
     run = widget.train()
     assert run.accuracy > 0.9 and run.done == run.steps == 250 and run.took < 60
     assert widget.task_rows[1][3] == f"{run.accuracy:.0%}" and f"{run.accuracy:.0%} right" in widget.words
-    assert run.accuracy == tested(run.model, run.task.batch(1, 256, part="test"))
+    assert run.accuracy == measured(run.model, run.task.batch(1, 256, part="test"))
     widget.preset = "nothing"
     assert widget.task_rows[1][3] == "-"  # another pattern, which nobody has trained
     blind = widget.train()
