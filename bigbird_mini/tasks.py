@@ -85,13 +85,16 @@ class Task:
         """The accuracy of a model that knows the answer wherever blocks are connected, and elsewhere guesses.
 
         connected: bool (N, N), query block i hears of key block j: by an edge, or by a path through the layers. With
-        p the share of questions whose answer is heard of, that is p + (1 - p) / 16. What is measured may stay below:
-        a path is there, and may still be too narrow for all that must go through it.
+        p the share of questions whose answer is heard of, or stands in the asking token itself, that is
+        p + (1 - p) / 16. What is measured may stay below: a path is there, and may still be too narrow for all that
+        must go through it.
         """
         grid = np.asarray(connected, bool)
         if grid.ndim != 2 or grid.shape[0] != grid.shape[1]:
             raise ValueError(f"connected has shape {grid.shape}; it must be (N, N), a row for each query block")
-        heard = float(self._by_block(len(grid))[grid].sum() / self.pairs.sum())
+        blocks = self._by_block(len(grid))[grid].sum()
+        own = self.pairs.diagonal().reshape(len(grid), -1).sum(1)  # (N,) asked and answered by one and the same token
+        heard = float((blocks + own[~grid.diagonal()].sum()) / self.pairs.sum())
         return heard + (1 - heard) * self.chance
 
 

@@ -165,6 +165,11 @@ def test_needs_are_the_questions_that_are_really_asked(name):
 def test_predicted_by_hand_and_as_in_the_fact_base():
     task = TASKS["far copy"]()
     assert task.predicted(np.ones((16, 16))) == 1.0 and task.predicted(np.eye(16)) == 1 / 16
+    alone = broadcast(24, 3).predicted(np.zeros((3, 3)))  # the flagged token itself, one of 21, knows its value
+    assert alone == pytest.approx(1 / 21 + 20 / 21 / 16)
+    parts = np.array([5, 8, 8])
+    near = (parts[1] ** 2 + parts[0] + parts[2]) / 21**2  # all of block 1, elsewhere each token its own
+    assert broadcast(24, 3).predicted(np.diag([0, 1, 0])) == pytest.approx(near + (1 - near) / 16)
     only = np.zeros((16, 16), bool)
     only[10, 4] = True  # one of the 9 pairs of blocks between which a far copy goes
     assert task.predicted(only) == pytest.approx(1 / 9 + 8 / 9 / 16)
