@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from bigbird_mini.viz.draw import draw_lines, draw_pattern, draw_weights
     from bigbird_mini.viz.flow_draw import draw_flow
     from bigbird_mini.viz.flow_widget import FlowExplorer, explore_flow
+    from bigbird_mini.viz.paint import describe_tasks
+    from bigbird_mini.viz.paint_draw import draw_tasks
+    from bigbird_mini.viz.paint_widget import PaintExplorer, paint_pattern
     from bigbird_mini.viz.pattern_widget import PatternExplorer, explore_pattern
     from bigbird_mini.viz.watch_draw import draw_training
     from bigbird_mini.viz.watch_widget import TrainingDashboard, watch
@@ -31,6 +34,7 @@ __all__ = [
     "CostExplorer",
     "DistillationDashboard",
     "FlowExplorer",
+    "PaintExplorer",
     "PatternExplorer",
     "TrainingDashboard",
     "describe_cost",
@@ -39,6 +43,7 @@ __all__ = [
     "describe_lines",
     "describe_pattern",
     "describe_row",
+    "describe_tasks",
     "describe_training",
     "describe_weights",
     "draw_cost",
@@ -46,12 +51,14 @@ __all__ = [
     "draw_flow",
     "draw_lines",
     "draw_pattern",
+    "draw_tasks",
     "draw_training",
     "draw_weights",
     "explore_cost",
     "explore_distillation",
     "explore_flow",
     "explore_pattern",
+    "paint_pattern",
     "picture_bundle",
     "show",
     "watch",
@@ -72,6 +79,10 @@ _ON_DEMAND = {
     "CostExplorer": "cost_widget",
     "explore_flow": "flow_widget",
     "FlowExplorer": "flow_widget",
+    "describe_tasks": "paint",
+    "draw_tasks": "paint_draw",
+    "paint_pattern": "paint_widget",
+    "PaintExplorer": "paint_widget",
     "explore_pattern": "pattern_widget",
     "PatternExplorer": "pattern_widget",
     "explore_distillation": "distillation_widget",
