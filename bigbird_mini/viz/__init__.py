@@ -12,6 +12,9 @@ from bigbird_mini.viz.show import picture_bundle, show
 from bigbird_mini.viz.words import COLOURS, describe_lines, describe_pattern, describe_row, describe_weights
 
 if TYPE_CHECKING:
+    from bigbird_mini.viz.attention_draw import draw_attention
+    from bigbird_mini.viz.attention_view import describe_attention
+    from bigbird_mini.viz.attention_widget import AttentionExplorer, explore_attention
     from bigbird_mini.viz.cost import describe_cost
     from bigbird_mini.viz.cost_draw import draw_cost
     from bigbird_mini.viz.cost_widget import CostExplorer, explore_cost
@@ -22,20 +25,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLOURS",
+    "AttentionExplorer",
     "CostExplorer",
     "FlowExplorer",
     "PatternExplorer",
+    "describe_attention",
     "describe_cost",
     "describe_flow",
     "describe_lines",
     "describe_pattern",
     "describe_row",
     "describe_weights",
+    "draw_attention",
     "draw_cost",
     "draw_flow",
     "draw_lines",
     "draw_pattern",
     "draw_weights",
+    "explore_attention",
     "explore_cost",
     "explore_flow",
     "explore_pattern",
@@ -44,6 +51,10 @@ __all__ = [
 ]
 
 _ON_DEMAND = {
+    "describe_attention": "attention_view",
+    "draw_attention": "attention_draw",
+    "explore_attention": "attention_widget",
+    "AttentionExplorer": "attention_widget",
     "describe_cost": "cost",
     "draw_cost": "cost_draw",
     "draw_flow": "flow_draw",
