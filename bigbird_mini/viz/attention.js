@@ -1,9 +1,10 @@
 // The attention viewer: draws what bigbird_mini/viz/attention_widget.py computes. A head's block pairs come as a list of
 // those it reads, never as a table of tokens; a block pair that is looked at comes with its b x b weights.
 
-const ONE = 400, TWO = 304;              // CSS pixels: a map alone, and one of two
-const LEFT = 40, TOP = 34, STRIP = 46;   // its margins, and the bars of the missed mass beside it
-const TEXT = 76, LETTER = 13;            // room for the tokens' texts, and the least side of a cell that has one
+const ONE = 400, TWO = 258;              // CSS pixels: a map alone, and one of two
+const LEFT = 40, TOP = 34, STRIP = 42;   // its margins, and the bars of the missed mass beside it
+const TEXT = 76, SHORT = 20;             // room for the tokens' texts, and above them where all are of a letter or two
+const LETTER = 13;                       // the least side of a cell that has a text
 const MAP_HINT = "Focus a map: arrow keys choose a block pair, with Shift the next one that is read; + and − zoom "
   + "(0: all), Page Up and Page Down change the head, L locks it, Enter goes to the tokens. Or click.";
 const TILE_HINT = "Focus the tokens: arrow keys choose a pair, Home and End the first and last key, − shows the whole "
@@ -107,6 +108,13 @@ function render({ model, el }) {
     pen.imageSmoothingEnabled = false;
     pen.drawImage(small, 0, 0, side, side);
   }
+  // A row and a column, by lines at their edges: a shade over them would change their colours.
+  function cross(pen, y, x, size, end) {
+    pen.strokeStyle = "#888";
+    pen.lineWidth = 1;
+    pen.strokeRect(-1, y, end + 2, size);
+    pen.strokeRect(x, -1, size, end + 2);
+  }
   function drawMap(canvas, one, shade, top) {
     const strip = one.missed.length ? STRIP : 0, size = side / view.span;
     const pen = sharp(canvas, LEFT + side + 2 + strip, TOP + side + 2);
@@ -116,7 +124,9 @@ function render({ model, el }) {
     pen.rect(0, 0, side + strip, side);
     pen.clip();
     drawCells(pen, one, top);
-    pen.fillStyle = shade.soft;
+    pen.fillStyle = pen.strokeStyle = shade.soft;
+    pen.lineWidth = 0.5;
+    if (strip) pen.strokeRect(side + 4, 0.5, STRIP - 6, side - 1);   // from 0 to 100 %
     one.missed.forEach((share, i) => {   // how much of each query block's weight lies outside the pattern
       pen.fillRect(side + 4, (i - view.top) * size + 0.1 * size, (STRIP - 6) * share, Math.max(0.8, 0.8 * size));
     });
@@ -124,11 +134,7 @@ function render({ model, el }) {
       const [y, x] = [(i - view.top) * size, (j - view.left) * size], grow = Math.max(0, 5 - size) / 2;
       outline(pen, x - grow, y - grow, size + 2 * grow, size + 2 * grow);   // never too small to be seen
     };
-    if (point?.kind === "map") {
-      pen.fillStyle = "rgba(128, 128, 128, 0.25)";
-      pen.fillRect(0, (point.at[0] - view.top) * size, side, size);
-      pen.fillRect((point.at[1] - view.left) * size, 0, size, side);
-    }
+    if (point?.kind === "map") cross(pen, (point.at[0] - view.top) * size, (point.at[1] - view.left) * size, size, side);
     marked(...cell());
     pen.restore();
     pen.fillStyle = shade.soft;
@@ -156,58 +162,53 @@ function render({ model, el }) {
     pen.strokeRect(LEFT - 0.5, TOP - 0.5, side + 1, side + 1);
   }
 
-  // The tokens that are seen: [first row, first column, how many, pixels of one].
+  // The tokens that are seen: [first row, first column, how many, pixels of one, room above them].
   const tileSide = () => side + LEFT - TEXT;
   const seen = () => {
     const readable = Math.min(b, Math.floor(tileSide() / LETTER)), span = whole ? b : readable;
     const from = spot().map((k) => clamp(k - (span >> 1), 0, b - span));
-    return [...from, span, tileSide() / span];
+    const short = model.get("texts").slice(cell()[1] * b, (cell()[1] + 1) * b).every((words) => words.length < 3);
+    return [...from, span, tileSide() / span, short ? SHORT : TEXT];
   };
   function drawTile(canvas, { tile }, shade, top) {
-    const area = tileSide(), pen = sharp(canvas, TEXT + area + 2, TEXT + area + 2);
-    const [i, j] = cell(), [r0, c0, span, size] = seen();
+    const [i, j] = cell(), [r0, c0, span, size, head] = seen(), area = tileSide();
+    const pen = sharp(canvas, TEXT + area + 2, head + area + 2), gap = size >= 6 ? 0.5 : 0;
+    const [row, column] = point?.kind === "tile" ? point.at : spot();
+    pen.save();
+    pen.translate(TEXT, head);
     pen.fillStyle = shade.soft;
     pen.font = "12px sans-serif";
-    if (!tile.length) {
-      pen.fillText("not read by this head", TEXT + area / 2, TEXT + area / 2);
-    } else {
-      const gap = size >= 6 ? 0.5 : 0;
-      for (let r = 0; r < span; r++) {
-        for (let c = 0; c < span; c++) {
-          pen.fillStyle = css(tint(tile[(r0 + r) * b + c0 + c] / top));
-          pen.fillRect(TEXT + c * size + gap, TEXT + r * size + gap, size - 2 * gap, size - 2 * gap);
-        }
-      }
+    if (!tile.length) pen.fillText("not read by this head", area / 2, area / 2);
+    for (let k = 0; tile.length && k < span * span; k++) {
+      const [r, c] = [Math.floor(k / span), k % span];
+      pen.fillStyle = css(tint(tile[(r0 + r) * b + c0 + c] / top));
+      pen.fillRect(c * size + gap, r * size + gap, size - 2 * gap, size - 2 * gap);
     }
     pen.strokeStyle = shade.soft;
-    pen.strokeRect(TEXT - 0.5, TEXT - 0.5, area + 1, area + 1);
-    const [row, column] = point?.kind === "tile" ? point.at : spot();
-    const short = (words) => (words.length > 10 ? `${words.slice(0, 9)}…` : words);
-    const label = (place, chosen, at, turn) => {
+    pen.strokeRect(-0.5, -0.5, area + 1, area + 1);
+    if (point?.kind === "tile") cross(pen, (row - r0) * size, (column - c0) * size, size, area);
+    if (row >= r0 && column >= c0 && row < r0 + span && column < c0 + span) {
+      outline(pen, (column - c0) * size, (row - r0) * size, size, size);
+    }
+    pen.restore();
+    const cut = (words) => (words.length > 10 ? `${words.slice(0, 9)}…` : words);
+    const label = (place, chosen, x, y, align, turn) => {
       pen.save();
       pen.fillStyle = chosen ? shade.ink : shade.soft;
       pen.font = `${chosen ? "bold " : ""}12px monospace`;
-      pen.textAlign = turn ? "left" : "right";
-      pen.translate(...(turn ? [at, TEXT - 5] : [TEXT - 5, at]));
+      pen.textAlign = align;
+      pen.translate(x, y);
       if (turn) pen.rotate(-Math.PI / 2);
-      pen.fillText(short(text(place)), 0, 0);
+      pen.fillText(cut(text(place)), 0, 0);
       pen.restore();
     };
+    const upright = head === SHORT;
     for (let k = 0; k < span; k++) {   // where there is no room, only those that are pointed at
-      const at = TEXT + (k + 0.5) * size;
-      if (size >= LETTER - 1 || r0 + k === row) label(i * b + r0 + k, r0 + k === row, at, false);
-      if (size >= LETTER - 1 || c0 + k === column) label(j * b + c0 + k, c0 + k === column, at, true);
+      const at = (k + 0.5) * size, [mine, theirs] = [r0 + k === row, c0 + k === column];
+      if (size >= LETTER - 1 || mine) label(i * b + r0 + k, mine, TEXT - 5, head + at, "right", false);
+      if (size < LETTER - 1 && !theirs) continue;
+      label(j * b + c0 + k, theirs, TEXT + at, head - (upright ? 9 : 5), upright ? "center" : "left", !upright);
     }
-    pen.save();
-    pen.beginPath();
-    pen.rect(TEXT - 2, TEXT - 2, area + 4, area + 4);
-    pen.clip();
-    const [y, x] = [TEXT + (row - r0) * size, TEXT + (column - c0) * size];
-    pen.fillStyle = "rgba(128, 128, 128, 0.25)";
-    pen.fillRect(TEXT, y, area, size);
-    pen.fillRect(x, TEXT, size, area);
-    outline(pen, x, y, size, size);
-    pen.restore();
   }
   function drawScale(node, words, top, say) {
     node.style.background = `linear-gradient(to right, ${[0, 0.25, 0.5, 0.75, 1].map((k) => css(tint(k * k))).join(", ")})`;
@@ -227,11 +228,12 @@ function render({ model, el }) {
       drawMap(maps[k].canvas, one, shade, top);
       const arrows = "Arrow keys choose a block pair.";
       maps[k].canvas.setAttribute("aria-label", `Block pairs of ${one.title}. ${model.get("words")} ${arrows}`);
-      tiles[k].title.textContent = two ? one.title : `query block ${i} reads key block ${j}: their tokens`;
+      tiles[k].title.textContent = two ? one.title : "";
       drawTile(tiles[k].canvas, one, shade, most);
       const pair = `Tokens of query block ${i} and key block ${j}, ${one.title}.`;
       tiles[k].canvas.setAttribute("aria-label", `${pair} ${tokenWords(...spot())} Arrow keys choose a token pair.`);
     });
+    heading.textContent = `The tokens of this pair: query block ${i} down, key block ${j} across`;
     drawScale(mapScale, mapTop, top, (x) => percent(x));
     drawScale(tileScale, tileTop, most, (x) => x.toPrecision(2));
     caption.textContent = point?.kind === "map" ? pairWords(...point.at) : pairWords(i, j);
@@ -288,8 +290,8 @@ function render({ model, el }) {
     return [Math.floor(view.top + y), Math.floor(view.left + x)];
   };
   const overTile = (event, canvas) => {
-    const [r0, c0, span, size] = seen();
-    const [x, y] = under(event, canvas).map((k) => Math.floor((k - TEXT) / size));
+    const [r0, c0, span, size, head] = seen();
+    const [x, y] = under(event, canvas).map((k, axis) => Math.floor((k - [TEXT, head][axis]) / size));
     return x < 0 || y < 0 || x >= span || y >= span ? null : [r0 + y, c0 + x];
   };
   const keyed = (canvas, keys) => canvas.addEventListener("keydown", (event) => {
@@ -348,11 +350,12 @@ function render({ model, el }) {
   const [mapScale, tileScale] = [scale(), scale()], [mapTop, tileTop] = [element("span"), element("span")];
   const caption = element("div", { class: "bb-cell", "aria-live": "polite" });
   const below = element("div", { class: "bb-cell", "aria-live": "polite" });
+  const heading = element("div", { class: "bb-status" });
   const zoomers = element("div", { class: "bb-zoom", role: "group", "aria-label": "Zoom the maps" },
     button("+", "Zoom in", () => zoom(0.5)), button("−", "Zoom out", () => zoom(2)),
     button("whole", "See all blocks", () => zoom(0)));
   const foot = element("div", {},
-    element("div", { class: "bb-hint" }, mapScale, "share of a query's weight: ", mapTop), caption, zoomers);
+    element("div", { class: "bb-hint" }, mapScale, "share of a query's weight: ", mapTop), caption, zoomers, heading);
   const tileFoot = element("div", {}, element("div", { class: "bb-hint" }, tileScale, "weight: ", tileTop), below);
   const picture = element("div", { class: "bb-picture" });
   picture.style.flex = "0 1 auto";
@@ -391,52 +394,59 @@ function beside(model, ui, lock) {
     refresh: () => {
       ask.textContent = model.get("ask");
       const locked = model.get("locked").length > 0;
-      locker.textContent = locked ? "unlock" : "lock this head (to compare it with others)";
+      locker.textContent = locked ? "unlock" : "lock this head";
       locker.setAttribute("aria-label", locked ? "Unlock" : "Lock this head");
       locker.disabled = !model.get("blocks");
       missed.textContent = model.get("comparison");
       heads.refresh();
       const who = model.get("token_name");
-      tops.replaceChildren(...(who ? [table(model.get("tops"), [`${who} gives most to`, "", "weight", "kind"])] : []));
+      tops.replaceChildren(...(who ? [table(model.get("tops"), [`${who} gives most to`, "at", "weight", "kind"])] : []));
     },
   });
   return side;
 }
 
-// A row for each head: a button that shows it, a bar of where its weight goes, and the numbers.
+// A row for each head: a button that shows it, and a bar of where its weight goes.
 function headTable(model, change) {
-  const row = element("table"), made = { names: "", lines: [] };
+  const rows = element("table", { style: "width:100%" }), key = element("ul", { class: "bb-legend" });
+  const row = element("div", {}, rows, key);
+  let made = "", lines = [];
   const build = (names, kinds) => {
-    const columns = ["where the weight goes", "", ...kinds.map(({ name }) => name)];
-    const head = element("tr", {}, ...columns.map((words) => element("th", { scope: "col" }, words)));
-    made.lines = names.map((name, k) => {
-      const heading = k < model.get("heads")
-        ? button(name, `Show ${name}`, () => change({ head: k })) : element("span", {}, name);
-      const bar = element("div", { "aria-hidden": "true", style: "display:flex;width:110px;height:20px" });
-      const pieces = kinds.map(({ colour, ink, letter }) => {
-        const piece = element("span", {}, letter);
-        piece.style = `background:${colour};color:${ink};overflow:hidden;text-align:center;font-size:12px;line-height:20px`;
-        return piece;
+    lines = names.map((name, k) => {
+      const show = () => change({ head: k });
+      const heading = k < model.get("heads") ? button(name, `Show ${name}`, show) : element("span", {}, name);
+      heading.style.whiteSpace = "nowrap";
+      const bar = element("div", { "aria-hidden": "true", style: "display:flex;width:100%;height:22px" });
+      const pieces = kinds.map(({ colour, ink }) => {
+        const look = `background:${colour};color:${ink};overflow:hidden;white-space:nowrap;text-align:center;`;
+        return element("span", { style: `${look}font-size:12px;line-height:22px` });
       });
       bar.append(...pieces);
-      const cells = kinds.map(() => element("td"));
-      const line = element("tr", {}, element("th", { scope: "row" }, heading), element("td", {}, bar), ...cells);
-      return { line, heading, pieces, cells };
+      const heard = element("span", { class: "bb-heard" });
+      const cell = element("td", { style: "width:100%;padding-right:0" }, bar, heard);
+      return { line: element("tr", {}, element("th", { scope: "row" }, heading), cell), heading, pieces, heard };
     });
-    row.replaceChildren(head, ...made.lines.map(({ line }) => line));
+    rows.replaceChildren(...lines.map(({ line }) => line));
+    key.replaceChildren(...kinds.map(({ name, colour, ink, letter }) => {
+      const box = element("span", { class: "bb-mark", "aria-hidden": "true" }, letter);
+      Object.assign(box.style, { background: colour, color: ink });
+      return element("li", {}, box, name);
+    }));
   };
   const refresh = () => {
     const shares = model.get("shares"), kinds = model.get("used");
-    const names = JSON.stringify([shares.map(([name]) => name), kinds]);
-    if (names !== made.names) build(shares.map(([name]) => name), kinds);
-    made.names = names;
+    const wanted = JSON.stringify([shares.map(([name]) => name), kinds]);
+    if (wanted !== made) build(shares.map(([name]) => name), kinds);
+    made = wanted;
     shares.forEach(([, share], k) => {
-      const { heading, pieces, cells } = made.lines[k], on = k === model.get("head");
+      const { heading, pieces, heard } = lines[k], on = k === model.get("head");
+      const say = (at) => `${Math.round(100 * share[at])}%`;
       share.forEach((part, at) => {
         pieces[at].style.width = `${(100 * part).toFixed(1)}%`;
-        pieces[at].style.color = part < 0.12 ? "transparent" : kinds[at].ink;
-        cells[at].textContent = `${Math.round(100 * part)}%`;
+        pieces[at].textContent = part > 0.22 ? `${kinds[at].letter} ${say(at)}` : part > 0.08 ? kinds[at].letter : "";
+        pieces[at].title = `${kinds[at].name} ${say(at)}`;
       });
+      heard.textContent = kinds.map(({ name }, at) => `${name} ${say(at)}`).join(", ");
       if (heading.tagName !== "BUTTON") return;
       heading.setAttribute("aria-pressed", String(on));
       heading.style.fontWeight = on ? "700" : "400";

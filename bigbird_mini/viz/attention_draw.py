@@ -181,10 +181,11 @@ def _draw_shares(ax: Axes, view: View) -> None:
 def _draw_tops(ax: Axes, view: View) -> None:
     """The keys to which the query token gives most."""
     tops = view.tops()
-    for y, (text, where, weight, kind) in enumerate(tops):
-        colour = colour_of(NAMES.index(kind))[0]
-        ax.barh(y, float(weight), color=colour, height=0.36)
-        ax.text(0, y - 0.22, f"{_short(text)}  ({where}, {kind}): {weight}", fontsize=8, va="bottom", color=INK_COLOUR)
+    for y, (key, weight, kind) in enumerate(tops):
+        ax.barh(y, weight, color=colour_of(kind)[0], height=0.36)
+        at = "" if key < view.room else f"token {key - view.room}, "
+        words = f"{_short(view.texts[key])}  ({at}{NAMES[kind]}): {weight:.3g}"
+        ax.text(0, y - 0.22, words, fontsize=8, va="bottom", color=INK_COLOUR)
     ax.set(yticks=(), xticks=(), ylim=(max(6, len(tops)) - 0.4, -1.1))
     ax.spines[:].set_visible(False)
     words = "gives most to:" if tops else "reads nothing"

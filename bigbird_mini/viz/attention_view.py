@@ -97,13 +97,10 @@ class View:
         """(b, b) of the block pair, None where the head does not read it."""
         return self.maps.tile(self.head[2], *self.cell)
 
-    def tops(self) -> list[list[str]]:
-        """Of the query token: [text, where, weight, kind] of the keys to which it gives most."""
+    def tops(self) -> list[tuple[int, float, int]]:
+        """Of the query token: (place, weight, kind) of the keys to which it gives most."""
         kinds, b = self.maps.kinds(self.head[2])[self.cell[0]], self.maps.block_size
-        return [
-            [self.texts[key], self.token(key).split(" '")[0], f"{weight:.3g}", NAMES[kinds[key // b]]]
-            for key, weight in self.maps.tops(self.head[2], self.place)
-        ]
+        return [(key, weight, int(kinds[key // b])) for key, weight in self.maps.tops(self.head[2], self.place)]
 
     def agreement(self) -> float | None:
         """Of the two pictures: which part of a query's weight, on average, both give to the same key blocks."""
@@ -313,7 +310,7 @@ def say_pair(view: View) -> str:
 
 def say_token(view: View) -> str:
     """Where the query token that is looked at gives most, and what it misses."""
-    tops = [f"{weight} to {where} '{text}' ({kind})" for text, where, weight, kind in view.tops()]
+    tops = [f"{weight:.3g} to {view.token(key)} ({NAMES[kind]})" for key, weight, kind in view.tops()]
     who = _capital(view.token(view.place))
     if not tops:
         return f"{who} reads nothing."

@@ -206,7 +206,10 @@ class AttentionExplorer(Instrument):
             {"name": NAMES[k], **dict(zip(("colour", "ink", "letter"), colour_of(k), strict=True))} for k in used
         ]
         self.shares = [[name, [float(share[k]) for k in used]] for name, share in view.shares()]
-        self.tops = view.tops()
+        self.tops = [
+            [view.texts[key], str(key - view.room) if key >= view.room else "", f"{weight:.3g}", NAMES[kind]]
+            for key, weight, kind in view.tops()
+        ]
         self.token_name = view.token(view.place)
         self.comparison = _compared(view)
         self.ask = _ASK[self.beside]
