@@ -80,7 +80,9 @@ class Maps:
             cell, share = torch.cat(cells).numpy(), torch.cat(shares).numpy()
             order = np.argsort(cell)
             cell, share = cell[order].astype(np.int32), share[order]
-            self._masses[head] = Masses(cell, share, self.kinds(head).ravel()[cell])
+            kinds = self.kinds(head).ravel()[cell]
+            read = (kinds != NONE) | (share > 0)  # the dense backend also lists what is not read
+            self._masses[head] = Masses(cell[read], share[read], kinds[read])
         return self._masses[head]
 
     @cached_property
@@ -122,8 +124,8 @@ class Maps:
         at = (keys == j).nonzero()
         if not len(at):
             return None
-        tile = values[:, int(at[0])].float().cpu()  # (b, b)
-        return (tile * self.real[i].unsqueeze(-1)).numpy()
+        tile = values[:, int(at[0])].float().cpu() * self.real[i].unsqueeze(-1)  # (b, b)
+        return tile.numpy() if self.kinds(head)[i, j] != NONE or bool(tile.any()) else None
 
     def tops(self, head: int, place: int, most: int = 6) -> list[tuple[int, float]]:
         """The keys to which the token at this place gives most: (place, weight), the largest first."""
