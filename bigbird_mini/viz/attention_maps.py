@@ -6,6 +6,7 @@ has n x n numbers. Only full attention has, and is computed where that is afford
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -211,8 +212,10 @@ class Lookup:
         most = MOST_FULL if full else MOST
         if count > most:
             kind = "full attention" if full or everything(p) else "this pattern"
-            tokens = int((most // encoder.config.num_attention_heads) ** 0.5)
-            way = f": up to {tokens:,} tokens with full attention" if kind == "full attention" else ""
+            config, way = encoder.config, ""
+            if kind == "full attention":
+                blocks = math.isqrt(most // config.num_attention_heads) // config.block_size - config.extra_blocks
+                way = f", which is enough for {blocks * config.block_size:,} tokens"
             raise ValueError(
                 f"{kind} has {count:,} weights in a layer of this text; up to {most:,} are computed here{way}"
             )

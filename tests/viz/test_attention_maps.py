@@ -226,7 +226,7 @@ def test_16384_tokens_without_a_table_of_16384_squared():
         tracemalloc.stop()
     assert 252 * 64 * 512 <= seen.numbers < n * n / 16  # nearly all rows read 8 blocks of 64 keys
     assert peak < n * n / 8  # bytes of NumPy and Python
-    with pytest.raises(ValueError, match=r"full attention has 268,435,456 weights.*up to 8,192 tokens"):
+    with pytest.raises(ValueError, match=r"full attention has 268,435,456 weights.*enough for 8,192 tokens"):
         view_of(lookup, (None, 0, 0), FULL)
 
 
@@ -258,8 +258,8 @@ def test_too_many_blocks_or_weights_are_refused():
     with pytest.raises(ValueError, match="2,049 blocks are too many; the viewer shows up to 2,048"):
         Lookup({"model": net}, text_of(torch.ones(2049, dtype=torch.long))).maps("model", 0)
     net = model(attention_type="original_full", positions="none", block_size=64)
-    most = int(math.sqrt(2**28 / 2))
-    with pytest.raises(ValueError, match=f"full attention has .* computed here: up to {most:,} tokens"):
+    most = math.isqrt(2**28 // 2) // 64 * 64
+    with pytest.raises(ValueError, match=f"full attention has .* computed here, which is enough for {most:,} tokens"):
         Lookup({"model": net}, text_of(torch.ones(most + 64, dtype=torch.long))).maps("model", 0)
 
 
