@@ -12,6 +12,9 @@ from bigbird_mini.viz.show import picture_bundle, show
 from bigbird_mini.viz.words import COLOURS, describe_lines, describe_pattern, describe_row, describe_weights
 
 if TYPE_CHECKING:
+    from bigbird_mini.viz.attention_draw import draw_attention
+    from bigbird_mini.viz.attention_view import describe_attention
+    from bigbird_mini.viz.attention_widget import AttentionExplorer, explore_attention
     from bigbird_mini.viz.cost import describe_cost
     from bigbird_mini.viz.cost_draw import draw_cost
     from bigbird_mini.viz.cost_widget import CostExplorer, explore_cost
@@ -31,12 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLOURS",
+    "AttentionExplorer",
     "CostExplorer",
     "DistillationDashboard",
     "FlowExplorer",
     "PaintExplorer",
     "PatternExplorer",
     "TrainingDashboard",
+    "describe_attention",
     "describe_cost",
     "describe_distillation",
     "describe_flow",
@@ -46,6 +51,7 @@ __all__ = [
     "describe_tasks",
     "describe_training",
     "describe_weights",
+    "draw_attention",
     "draw_cost",
     "draw_distillation",
     "draw_flow",
@@ -54,6 +60,7 @@ __all__ = [
     "draw_tasks",
     "draw_training",
     "draw_weights",
+    "explore_attention",
     "explore_cost",
     "explore_distillation",
     "explore_flow",
@@ -65,6 +72,10 @@ __all__ = [
 ]
 
 _ON_DEMAND = {
+    "describe_attention": "attention_view",
+    "draw_attention": "attention_draw",
+    "explore_attention": "attention_widget",
+    "AttentionExplorer": "attention_widget",
     "describe_cost": "cost",
     "describe_distillation": "distillation",
     "describe_training": "watch_words",
