@@ -11,7 +11,6 @@ BAND = Look("A window is a band", "band", "band = (block[:, None] - block).abs()
 LOOPS = Look("Loops, then blocks", "attention-loops", "keys = slice(max(0, i // b - half) * b")
 BLOCKS = Look("Loops, then blocks", "attention-blocks", "weights = scores.masked_fill(~words, -torch.inf)")
 CONE = Look("Layer by layer", "cone", "cone = graph.light_cone(p, token=1")
-GRADIENT = Look("Layer by layer", "gradient", "h = h + attention(")
 GAPS = Look("A window with gaps", "coverage", "doubled = [BlockPattern.dilated(64, 3, step=2**layer)")
 TILES = Look("What the hardware reads", "tiles", "F.max_pool2d(mask, 64)")
 

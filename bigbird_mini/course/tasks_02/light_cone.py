@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..catalogue import Case, Mistake, Task, add
-from .common import CONE, GRADIENT, LESSON, apart, some_grid
+from .common import CONE, LESSON, apart, some_grid
 
 
 def light_cone(grids: Tensor, source: int) -> Tensor:
@@ -145,7 +145,6 @@ add(
                 "a block that does not read itself loses what it knew. What it has is added to what it reads, in every "
                 "layer.",
                 (lambda grids, source: _spread(grids, source, _reads, forget=True),),
-                look=GRADIENT,
             ),
             Mistake(
                 "only those who read the source itself",
@@ -208,8 +207,8 @@ add(
             "of the grid. Join that with those who knew already, with `|`.",
         ),
         why="News goes against the edges, from the block that is read to its reader, one edge in a layer, and the "
-        "residual connection keeps what a block has. `graph.light_cone` does this for tokens, and a gradient agrees "
-        "with it to the last zero.",
+        "residual connection keeps what a block has. `graph.light_cone` does this for tokens, and the last cells "
+        "of this exercise hold it against gradients.",
         also_right=(_matrices, _columns, _backwards),
         small=_chain(),
         look=CONE,
