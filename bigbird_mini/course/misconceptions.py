@@ -91,6 +91,8 @@ def _written(value: Any) -> str:
             return describe(value)
         if value.dtype == torch.bool and value.dim() == 2 and len(value) > 2:  # a grid, read as a picture
             return "[" + ", ".join("".join(str(int(x)) for x in row) for row in value) + "]"
+        if value.dtype == torch.bool and value.dim() == 3:  # a grid for each layer
+            return _written(list(value))
         return _written(value.detach().cpu().tolist())
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_written(part) for part in value) + "]"
