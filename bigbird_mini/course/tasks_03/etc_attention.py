@@ -259,7 +259,7 @@ add(
             "do they read? And which keys does one block of the text read?",
             "The rows of the globals are dense attention with the queries `q[:g]` and all keys. For the text, cut "
             "`q[g:]`, `k[g:]` and `v[g:]` into blocks, with `unflatten(0, (-1, b))` or in a loop.",
-            "The keys of a block are `torch.cat([k[:g], own])`, where `own` are the b keys of the block, and the values "
+            "The keys of a block are `torch.cat([k[:g], own])`, where `own` are its b keys, and the values "
             "are put together alike. One softmax over these g + b, and `torch.cat` of all rows, the globals first.",
         ),
         why="The globals cost g rows and g columns, and the text stays in its blocks: g + b keys for each token, "
