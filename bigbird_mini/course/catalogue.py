@@ -20,13 +20,15 @@ class Case:
 
     words: the input in words, as they begin a sentence. inputs: by name, handed over by position. axes: what each
     dimension of the result counts, such as ("query", "number"). block: rows and columns of the result that make one
-    block of the pattern; (1, 1) where each number stands for itself.
+    block of the pattern; (1, 1) where each number stands for itself. tolerance: how far off a number may be, where that
+    is more than its own precision demands.
     """
 
     words: str
     inputs: dict[str, Any]
     axes: tuple[str, ...] = ()
     block: tuple[int, int] = (1, 1)
+    tolerance: float = 0.0
 
 
 class Look(NamedTuple):

@@ -54,7 +54,8 @@ def alike(found: Any, other: Any) -> bool:
     tolerance = _tolerance(found)
     found, other = _dense(found), _dense(other)
     if not found.is_floating_point() or not other.is_floating_point():
-        return found.dtype == other.dtype and bool(torch.equal(found, other))
+        same_kind = found.dtype == other.dtype or (_whole(found) and _whole(other))
+        return same_kind and bool(torch.equal(found.to(other.dtype), other))
     return not _differs(found.double(), other.double(), tolerance).any()
 
 
@@ -62,6 +63,11 @@ def _dense(tensor: Tensor) -> Tensor:
     """Without gradient, on the CPU, of the usual layout."""
     plain = tensor.detach()
     return (plain if plain.layout == torch.strided else plain.to_dense()).to("cpu")
+
+
+def _whole(tensor: Tensor) -> bool:
+    """Whether it holds whole numbers, of whatever size."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
 def _tolerance(found: Tensor) -> float:
@@ -73,11 +79,11 @@ def _differs(found: Tensor, expected: Tensor, tolerance: float) -> Tensor:
 
 
 def _judge_tensor(found: Any, expected: Tensor, case: Case) -> Fault | None:
-    tensor = _plain(found, expected, case)
-    if expected.dtype == torch.bool:
+    tensor = plain(found, expected, case)
+    if not expected.is_floating_point():
         differs = tensor != expected
     else:
-        tolerance = _tolerance(found)
+        tolerance = max(_tolerance(found), case.tolerance)
         tensor = tensor.to(expected)
         differs = _differs(tensor, expected, tolerance)
     if not differs.any():
@@ -91,7 +97,7 @@ def _judge_tensor(found: Any, expected: Tensor, case: Case) -> Fault | None:
     return Fault(f"{case.words}: {_small_first(first_difference(failure))}{hint}", failure)
 
 
-def _plain(found: Any, expected: Tensor, case: Case) -> Tensor:
+def plain(found: Any, expected: Tensor, case: Case) -> Tensor:
     """A dense CPU tensor of the right shape and kind; Wrong with a sentence where it is none."""
     if not isinstance(found, Tensor):
         raise Wrong(f"{case.words}: a torch tensor should come back, this is {describe(found)}.{_advice(found)}")
@@ -101,10 +107,12 @@ def _plain(found: Any, expected: Tensor, case: Case) -> Tensor:
             f"{case.words}: the result has shape {_shape(found)}, it should have {_shape(expected)}{axes}. "
             f"{_about_shapes(found, expected)}".rstrip()
         )
-    wanted = "True and False (torch.bool)" if expected.dtype == torch.bool else "floating point"
     if expected.dtype == torch.bool:
-        fits = found.dtype == torch.bool
+        wanted, fits = "True and False (torch.bool)", found.dtype == torch.bool
+    elif not expected.is_floating_point():
+        wanted, fits = "whole numbers (torch.int64)", _whole(found)
     else:
+        wanted = "floating point"
         fits = found.dtype in _TOLERANCES
         if found.is_floating_point():
             wanted = "the inputs' own precision, float64 (float32 will do)"

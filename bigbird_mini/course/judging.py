@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from bigbird_mini.viz.failure import describe_failure, draw_failure, draw_numbers
 
 from .catalogue import Case, Mistake, Task, find_task
-from .compare import Fault, judge
+from .compare import Fault, judge, plain
 from .effort import fingerprint
 from .misconceptions import broken_rule, named, same_outcome, smaller
 from .running import Clock, Crashed, OutOfTime, Prints, Wrong, busy, call, describe, said, sheltered
@@ -165,7 +167,12 @@ class _Trial:
     def _fault(self, found: Any, expected: Any, case: Case) -> Fault | None:
         if not self.task.by_rule:
             return judge(found, expected, case)
-        if type(found) is not type(expected) or getattr(found, "shape", 0) != getattr(expected, "shape", 0):
+        if isinstance(expected, Tensor):
+            try:
+                plain(found, expected, case)
+            except Wrong as wrong:
+                return Fault(str(wrong))
+        elif not isinstance(found, type(expected)):
             return Fault(f"{case.words}: {describe(found)} came back, {describe(expected)} should.")
         rule = broken_rule(self.task, found, case)
         return Fault(f"{case.words} it shows.") if rule else None

@@ -167,7 +167,10 @@ def _last(result: Any) -> Any:
         return result + 1
     spoiled = result.clone()
     last = spoiled.view(-1)[-1:]
-    last.copy_(~last if last.dtype == torch.bool else last + 0.123)
+    if last.dtype == torch.bool:
+        last.logical_not_()
+    else:
+        last += 0.123 if last.is_floating_point() else 1
     return spoiled
 
 

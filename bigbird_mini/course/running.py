@@ -176,6 +176,17 @@ def sheltered() -> Iterator[None]:
         sys.setrecursionlimit(limit)
 
 
+def drew_globally() -> bool:
+    """Inside `sheltered`: whether one of the global random states has been set or read since."""
+    fresh = np.random.RandomState(0).get_state()
+    mine = np.random.get_state()
+    return (
+        random.getstate() != random.Random(0).getstate()
+        or not all(np.array_equal(a, b) for a, b in zip(mine, fresh, strict=True))
+        or not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(0).get_state())
+    )
+
+
 def call(function: Callable[..., Any], inputs: dict[str, Any], clock: Clock, prints: Prints | None = None) -> Any:
     """The learner's function on a copy of these inputs, given by position; the names are for messages only.
 
