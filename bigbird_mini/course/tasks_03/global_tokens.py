@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bigbird_mini import BlockPattern
+from bigbird_mini.pattern import BlockPattern
 
 from ..catalogue import Case, Mistake, Task, add
 from .common import HALVES, LESSON, TOKENS
