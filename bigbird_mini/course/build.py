@@ -152,7 +152,7 @@ def _read(root: Path, path: Path, faults: list[str]) -> files.Notebook | None:
     except ValueError as error:
         faults.append(f"{path.as_posix()} {error}.")
         return None
-    if not re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem):
+    if not re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem) and path.as_posix() not in files.PAGES:
         faults.append(f"{path.as_posix()}: a notebook is called NN_name.ipynb, in small letters, digits and _.")
     return source
 

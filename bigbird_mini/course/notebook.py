@@ -13,6 +13,7 @@ import nbformat
 Notebook = nbformat.NotebookNode
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PAGES = ("lessons/gallery.ipynb",)  # which are no lessons: no number, no rhythm
 CELL_NOISE = ("execution", "ExecuteTime", "lines_to_next_cell")
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 # Complete, or JupyterLab shows each freshly opened notebook as unsaved; without the Python version, which differs.

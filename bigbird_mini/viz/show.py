@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from typing import Any
 
 DPI = 144  # pixels per inch of the PNG
@@ -36,8 +37,8 @@ def picture_bundle(picture: Any, alt: str | None = None) -> dict[str, str]:
         raise ValueError("alt is blank: say in words what the picture shows, for readers who cannot see it")
     mime, picture = encode(picture)
     bundle = {"text/plain": alt, "text/html": img_tag(picture, alt)}
-    # a notebook file holds a PNG as base64 and an SVG as text
-    bundle[mime] = base64.b64encode(picture).decode() if isinstance(picture, bytes) else picture
+    # a notebook file holds a PNG as base64 and an SVG as text, which carries its words itself
+    bundle[mime] = base64.b64encode(picture).decode() if isinstance(picture, bytes) else _labelled(picture, alt)
     return bundle
 
 
@@ -67,6 +68,12 @@ def encode(picture: Any) -> tuple[str, bytes | str]:
     if isinstance(picture, str) and picture.lstrip().startswith(("<svg", "<?xml")):
         return "image/svg+xml", picture
     raise TypeError(f"a picture is a matplotlib Figure, PNG bytes or SVG text, not {type(picture).__name__}")
+
+
+def _labelled(svg: str, alt: str) -> str:
+    """The SVG with its words in the first tag, unless some are there."""
+    label = f'<svg role="img" aria-label="{html.escape(alt)}"'
+    return re.sub(r"<svg\b(?![^>]*\baria-label=)", lambda _: label, svg, count=1)
 
 
 def _png_width(png: bytes) -> int:

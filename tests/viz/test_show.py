@@ -48,11 +48,14 @@ def test_paper_is_opaque_and_light_so_that_ink_reads_in_the_dark_theme():
     assert pixels[0, 0].tolist() == [1.0, 1.0, 1.0, 1.0]
 
 
-def test_png_bytes_and_svg_text_are_taken_as_they_are():
+def test_png_bytes_and_svg_text_are_taken_as_they_are_but_for_the_words():
     png = encode(figure())[1]
     assert base64.b64decode(picture_bundle(png, "a line")["image/png"]) == png
-    bundle = picture_bundle(SVG, "a square")
-    assert bundle["image/svg+xml"] == SVG and "image/png" not in bundle
+    bundle = picture_bundle(SVG, 'a "square" & \\1')
+    words = 'role="img" aria-label="a &quot;square&quot; &amp; \\1" '
+    assert bundle["image/svg+xml"] == SVG.replace("<svg ", f"<svg {words}") and "image/png" not in bundle
+    has_words = SVG.replace("<svg", '<svg aria-label="its own"')
+    assert picture_bundle(has_words, "a square")["image/svg+xml"] == has_words
     assert base64.b64decode(data_url(SVG).split(",")[1]).decode() == SVG
 
 
