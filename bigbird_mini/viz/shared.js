@@ -243,8 +243,10 @@ function sharp(canvas, width, height) {
 // The colours of the page, as a canvas wants them; light or dark.
 const shades = new WeakMap();
 function colours(root) {
-  if (!shades.has(root)) shades.set(root, readColours(root));
-  return shades.get(root);
+  if (shades.has(root)) return shades.get(root);
+  const found = readColours(root);
+  if (root.isConnected) shades.set(root, found);   // else it has none yet; its first width will draw it again
+  return found;
 }
 
 function readColours(root) {
