@@ -23,11 +23,12 @@ _WORDS = [
 
 @lru_cache
 def library(files=24):
-    """Programs of some 6,000 letters. Each imports seven names by five statements, the last in the middle of the text,
-    and uses them all over; each has a word that no other has."""
+    """Programs of some 6,000 letters, each with a few words of its own. Each imports seven names by five statements,
+    the last in the middle of the text, and uses them all over."""
     made = []
     for number in range(files):
         rng = np.random.default_rng(number)
+        words = rng.choice(_WORDS, 12, replace=False)
         names = [f"Na{number}", "Json", "Left", "Right", "Far", "Dumps", "Late"]
         lines = [
             f"import Na{number}",
@@ -41,8 +42,8 @@ def library(files=24):
             if line == 110:
                 lines.append("import Late")
             usable = names[: 7 if line > 110 else 6]
-            word = usable[rng.integers(len(usable))] if rng.random() < 0.2 else _WORDS[rng.integers(60)]
-            lines.append(f"{_WORDS[rng.integers(60)]} = {word}({_WORDS[rng.integers(60)]}, {rng.integers(100)})")
+            word = rng.choice(usable if rng.random() < 0.2 else words)
+            lines.append(f"{rng.choice(words)} = {word}({rng.choice(words)}, {rng.integers(100)})")
         made.append(Document(f"{number:02}.py", "\n".join(lines) + "\n"))
     return tuple(made)
 

@@ -26,10 +26,9 @@ def cache(tmp_path_factory):
 def small(monkeypatch, cache):
     monkeypatch.setenv("BIGBIRD_MINI_CACHE", str(cache))
     small_jobs.shrink(monkeypatch.setattr)
-    threads = torch.get_num_threads()
+    kept = mlm.split
     yield
-    torch.set_num_threads(threads)
-    mlm.split.cache_clear()
+    kept.cache_clear()
 
 
 def model(run, seed=0):
@@ -50,9 +49,8 @@ def questions(rows=2, seed=0, vocabulary=small_jobs.VOCABULARY):
 
 
 def test_files_of_training_validation_and_test_are_apart_and_so_is_the_vocabulary(monkeypatch):
-    known = []
+    vocabulary, library, known, own = cells.vocabulary, small_jobs.library(), [], {}
     monkeypatch.setattr(cells, "vocabulary", lambda size, some: known.append([*some]) or vocabulary(size, some))
-    vocabulary, library, own = cells.vocabulary, small_jobs.library(), {}
     for seed in (0, 1):
         text = mlm.split(seed)
         encoded = {document.name: text.tokenizer.encode(document.text) for document in library}
@@ -161,7 +159,7 @@ def test_batches_are_cut_from_training_files_in_proportion_to_their_length(monke
 
 
 def test_the_nearest_visible_occurrence_against_a_loop():
-    rng = np.random.default_rng(1)
+    rng, seen = np.random.default_rng(1), set()
     for _ in range(10):
         ids, hidden = torch.from_numpy(rng.integers(0, 12, 60)), torch.from_numpy(rng.random(60) < 0.4)
         ids[rng.integers(60)] = 99  # of which there is one
@@ -169,7 +167,9 @@ def test_the_nearest_visible_occurrence_against_a_loop():
         for i in hidden.nonzero().flatten().tolist():
             gaps = [abs(i - j) for j in range(60) if not hidden[j] and ids[j] == ids[i]]
             want.append(min(gaps, default=0))
-        assert mlm.nearest(ids, hidden).tolist() == want and 0 in want
+        assert mlm.nearest(ids, hidden).tolist() == want
+        seen |= set(want)
+    assert {0, 1, 20} < seen
 
 
 def test_questions_are_the_same_for_every_model_of_a_seed():
