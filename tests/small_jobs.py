@@ -49,12 +49,14 @@ def library(files=24):
 
 
 def shrink(put):
-    """put: as setattr. A small library and vocabulary; in mlm, stretches of 256 tokens and what goes with them."""
+    """put: as setattr. A small library and vocabulary, few excerpts; in mlm, stretches of 256 tokens and what goes with
+    them."""
     from bigbird_mini.jobs import imports, mlm
 
     for module in (imports, mlm):
         put(module, "stdlib_text", library)
         put(module, "VOCABULARY", VOCABULARY)
+    put(imports, "EXCERPTS", 8)
     for name, value in {"STRETCH": 256, "LENGTHS": (64, 128, 256), "TESTED": 6, "BANDS": (1, 16, 64, 128)}.items():
         put(mlm, name, value)
     imports.files.cache_clear(), mlm.split.cache_clear()

@@ -13,10 +13,10 @@ PIECES = (2048, 512)  # tokens
 QUICK = {"steps": 450, "short": 350}
 ROWS = {
     "full": "full",
-    "W+I+R": "W+I+R: the imports' blocks are global",
-    "W+I": "W+I: the same without random blocks",
-    "W+G+R": "W+G+R: 64 learned global tokens",
-    "W+G": "W+G: the same without random blocks",
+    "W+I+R": "W+I+R: the imports' blocks are global, others random",
+    "W+I": "W+I: the imports' blocks are global",
+    "W+G+R": "W+G+R: 64 learned global tokens, random blocks",
+    "W+G": "W+G: 64 learned global tokens",
     "W+R": "W+R",
     "W": "W",
 }
