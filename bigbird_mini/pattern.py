@@ -12,7 +12,6 @@ keeps these lists and looks at them (grid, kinds, density ...), bigbird_mini/pla
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import operator
 import sys
@@ -246,7 +245,7 @@ class BlockPattern(lists.Listed):
             )
         else:
             slots = plans.released(plan, n, **draw, **sizes)
-            p = cls._full(n, heads) if slots is None else base._counting(slots)
+            p = cls.full(n) | cls.random(n, 0, heads) if slots is None else base._counting(slots)
         fixed = {"n_blocks": n, "window": int(window), "global_blocks": globals_, "plan": plan}
         return cls._from(p._lists, (Drawn(cls.bigbird, fixed | draw | sizes),))
 
@@ -260,12 +259,9 @@ class BlockPattern(lists.Listed):
     @classmethod
     def full(cls, n_blocks: int) -> BlockPattern:
         """Every block reads every block: ordinary dense attention."""
-        return cls._full(whole(n_blocks, "n_blocks", least=1), 1)
-
-    @classmethod
-    def _full(cls, n: int, heads: int) -> BlockPattern:
-        none = np.zeros((heads, n, 0), np.int64)
-        return cls(np.full((heads, n), OTHER, np.uint8), none, none.astype(np.uint8))
+        every = np.full((1, whole(n_blocks, "n_blocks", least=1)), OTHER, np.uint8)
+        none = every[..., None][..., :0]
+        return cls(every, none, none)
 
     @classmethod
     def from_grid(cls, grid: Any) -> BlockPattern:
@@ -373,12 +369,7 @@ class BlockPattern(lists.Listed):
 
     @cached_property
     def _digest(self) -> int:
-        """The same in every process, unlike Python's own hash of bytes."""
-        digest = hashlib.blake2b(digest_size=8)
-        for array in self._lists:
-            if array is not None:
-                digest.update(array.tobytes())
-        return int.from_bytes(digest.digest(), "little")
+        return lists.digest(self._lists)
 
     def __hash__(self) -> int:
         return self._digest
@@ -395,13 +386,8 @@ class BlockPattern(lists.Listed):
         if "padded" in state:
             return cls._of_state(state["pattern"]).padded(state["padded"])
         if "by" in state:  # a drawn part, of a pattern of ``most`` blocks
-            makes = {"random": cls.random, "power_law": cls.power_law, "bigbird": cls.bigbird}
-            arguments, since = dict(state["arguments"]), tuple((name, value) for name, value in state["since"])
-            by, done = state["by"], {name for name, _ in since} - {"padded", "with_extra_globals"}
-            if by not in makes or done or arguments["n_blocks"] > most:
-                raise ValueError(f"a part is {by!r} of {arguments['n_blocks']} blocks, then {[*since]}")
             avoid = None if state["avoid"] is None else cls._of_state(state["avoid"])
-            return Drawn(makes[by], arguments, avoid, since)
+            return Drawn.of_state(state, (cls.random, cls.power_law, cls.bigbird), avoid, most)
         n = whole(state["n_blocks"], "n_blocks", least=1)
         own = lists.checked(n, *(state[name] for name in lists.Lists._fields))
         p = cls._from(own, tuple(cls._of_state(part, n) for part in state["parts"]))

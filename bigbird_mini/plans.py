@@ -8,7 +8,7 @@ themselves: no global random state is read or changed.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
@@ -248,3 +248,13 @@ class Drawn:
         """For a JSON file."""
         avoid = self.avoid if self.avoid is None else self.avoid._state()
         return {"by": self.make.__name__, "arguments": self.arguments, "avoid": avoid, "since": self.since}
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any], makes: Iterable[Callable[..., Any]], avoid: Any, most: int) -> Drawn:
+        """The part that :meth:`state` wrote; its constructor must be one of ``makes``, its blocks at most ``most``."""
+        known = {make.__name__: make for make in makes}
+        arguments, since = dict(state["arguments"]), tuple((name, value) for name, value in state["since"])
+        by, done = state["by"], {name for name, _ in since} - {"padded", "with_extra_globals"}
+        if by not in known or done or arguments["n_blocks"] > most:
+            raise ValueError(f"a part is {by!r} of {arguments['n_blocks']} blocks, then {[*since]}")
+        return cls(known[by], arguments, avoid, since)

@@ -36,11 +36,18 @@ Record = dict[str, Any]
 Execute = Callable[[Any, Path, bool, bool], Record]
 
 
-def fill(out: Path, cells: Iterable[Any], execute: Execute, tell: Callable[[Record], str], processes: int) -> None:
-    """Run the cells that have no line in the folder yet, each in a new process with one thread, some at a time.
+def fill(
+    out: Path,
+    cells: Iterable[Any],
+    execute: Execute,
+    tell: Callable[[Record], str],
+    processes: int = 2,
+    threads: int = 1,
+) -> None:
+    """Run the cells that have no line in the folder yet, each in a new process, some at a time.
 
-    tell: from a record to a line for people. Raises RuntimeError at the end where cells failed; the others have their
-    lines by then.
+    tell: from a record to a line for people. threads: of each process. Raises RuntimeError at the end where cells
+    failed; the others have their lines by then.
     """
     if processes < 1:
         raise ValueError(f"processes={processes} must be at least 1")
@@ -49,7 +56,7 @@ def fill(out: Path, cells: Iterable[Any], execute: Execute, tell: Callable[[Reco
     left = [cell for cell in cells if cell not in done]
     failed = []
     with ThreadPoolExecutor(processes) as pool:
-        waiting = {pool.submit(_apart, execute, cell, out / cell.name): cell for cell in left}
+        waiting = {pool.submit(_apart, execute, cell, out / cell.name, threads): cell for cell in left}
         try:
             for future in tqdm(as_completed(waiting), "cells", len(waiting)):
                 if future.exception() is not None:
@@ -63,11 +70,11 @@ def fill(out: Path, cells: Iterable[Any], execute: Execute, tell: Callable[[Reco
         raise RuntimeError(f"{len(failed)} cells failed; the same command tries them again. {'; '.join(failed[:3])}")
 
 
-def _apart(execute: Execute, cell: Any, folder: Path) -> Record:
+def _apart(execute: Execute, cell: Any, folder: Path, threads: int) -> Record:
     """The record of a cell from a new process, so that its memory is its own and its end harms nobody."""
     context = multiprocessing.get_context("spawn")
     answer, teller = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(teller, execute, cell, folder), daemon=True)
+    process = context.Process(target=_run, args=(teller, execute, cell, folder, threads), daemon=True)
     process.start()
     teller.close()  # so that the end of the process is the end of the pipe
     try:
@@ -80,7 +87,7 @@ def _apart(execute: Execute, cell: Any, folder: Path) -> Record:
     raise RuntimeError(told or f"its process ended with code {process.exitcode} (killed for want of memory?)")
 
 
-def _run(teller: Connection, execute: Execute, cell: Any, folder: Path) -> None:
+def _run(teller: Connection, execute: Execute, cell: Any, folder: Path, threads: int) -> None:
     parent = multiprocessing.parent_process()
 
     def follow() -> None:  # end with the process that started this one, or two might train in one folder
@@ -88,7 +95,7 @@ def _run(teller: Connection, execute: Execute, cell: Any, folder: Path) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     try:
         teller.send(execute(cell, folder, folder.exists(), False))
     except KeyboardInterrupt:
@@ -103,30 +110,32 @@ def _run(teller: Connection, execute: Execute, cell: Any, folder: Path) -> None:
 def add_arguments(parser: argparse.ArgumentParser, out: Path, steps: str) -> None:
     """The options that jobs share."""
     add = parser.add_argument
-    add("--seed", type=int, default=0, help="of weights, files and random blocks (default: 0)")
+    add("--seed", type=int, default=0, help="of weights, random blocks, and what is trained and tested on (default: 0)")
     add("--steps", type=int, help=f"steps of training (default: {steps})")
     add("--threads", type=int, help="of one training (default: torch's own choice; in the table 1)")
     add("--out", type=Path, default=out, metavar="FOLDER", help=f"results and checkpoints ({out.as_posix()})")
     add("--resume", action="store_true", help="go on from the last checkpoint of this training")
     add("--table", action="store_true", help="everything, three seeds; what the folder has already is not run again")
     add("--processes", type=int, default=2, help="trainings of the table at a time (default: 2)")
-    add("--quick", action="store_true", help="a look: the table with one seed and fewer steps; one short training")
+    add("--quick", action="store_true", help="a look: a smaller table, with one seed; one short training")
     add("--markdown", action="store_true", help="print the table from the results in the folder; run nothing")
 
 
 def command(arguments: argparse.Namespace, cell: Any, execute: Execute, table: ModuleType) -> int:
     """One training, or the whole table, or the table as text.
 
-    table: a module with ``cells(quick)``, ``sentence(record)`` and ``markdown(records)``.
+    table: a module with ``cells(quick)``, ``sentence(record)`` and ``markdown(records, quick)``.
     """
-    out, kind = arguments.out, type(cell)
-    if arguments.table:
-        fill(out, table.cells(arguments.quick), execute, table.sentence, arguments.processes)
+    out, threads = arguments.out, arguments.threads
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads={threads} must be at least 1")
+    if arguments.table and not arguments.markdown:
+        fill(out, table.cells(arguments.quick), execute, table.sentence, arguments.processes, threads or 1)
     if arguments.table or arguments.markdown:
-        print(table.markdown(noted(out, kind), arguments.quick))
+        print(table.markdown(noted(out, type(cell)), arguments.quick))
         return 0
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     found = execute(cell, out / cell.name, arguments.resume, True)
     note(out, found)
     print(table.sentence(found))

@@ -9,10 +9,10 @@ votes does as well as a long one. Where voting cannot work: the job ``imports``.
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from ..data import REPLICHORE_LENGTHS, leads, replichore_split, replichore_windows
 from ..data.replichores import BLOCK
 from ..train import Trainer, TrainSettings
+from . import cells
 from .genome_controls import logistic_regression, mean_pooling
 from .genome_model import PATTERNS, StrandModel, strand_config
 
@@ -82,7 +83,7 @@ class Run:
 
 
 def execute(
-    run: Run, folder: Path | None = None, resume: bool = False, save: Path | None = None, progress: bool = True
+    run: Run, folder: Path | None = None, resume: bool = False, progress: bool = True, save: Path | None = None
 ) -> dict[str, Any]:
     """Train and test; a record of settings, accuracies, seconds and memory, as JSON can hold it.
 
@@ -99,28 +100,13 @@ def execute(
     elif run.model == "cost":
         found["seconds"] = seconds_of_one_window(run)
     else:
-        model, found["seconds"] = trained(run, folder, resume, progress)
+        model = fresh_model(run)
+        trainer = Trainer(model, batches(run), settings(run), folder=folder)
+        found["seconds"] = cells.trained(trainer, resume, progress)
         found |= {"parameters": sum(p.numel() for p in model.parameters()), **tested(model, run)}
         if save is not None:
             model.save(save, about={**asdict(run), "validation": found["validation"], "torch": torch.__version__})
-    about = {"threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
-    return {**asdict(run), **found, "peak_mb": peak_megabytes(), "wall": time.perf_counter() - start, **about}
-
-
-def trained(run: Run, folder: Path | None, resume: bool, progress: bool) -> tuple[StrandModel, float]:
-    """The model after its steps, and the seconds that they took."""
-    if folder is not None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(fresh_model(run), batches(run), settings(run), folder=folder)
-    if resume:
-        trainer.resume()
-    try:
-        history = trainer.run(progress=progress)
-    except FileExistsError as error:
-        raise ValueError(
-            f"{folder} holds this training already; --resume goes on with it, or give another --out"
-        ) from error
-    return trainer.model.eval(), sum(row["seconds"] for row in history)
+    return cells.record(run, start, found | {"peak_mb": peak_megabytes()})
 
 
 def fresh_model(run: Run) -> StrandModel:
@@ -249,35 +235,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pattern", default="W+G+R", choices=PATTERNS, help="which blocks are read (default: W+G+R)")
     add("--model", default="encoder", choices=MODELS, help="encoder, or a control: mean, logistic, cost")
     add("--bases-per-token", type=int, default=8, help="bases of a token (default: 8)")
-    add("--seed", type=int, default=0, help="of weights, windows and test blocks (default: 0)")
-    add("--steps", type=int, help="steps of training (default: 120)")
-    add("--threads", type=int, help="of one training (default: torch's own choice; in the table 1)")
-    add("--out", type=Path, default=Path("runs/genome"), metavar="FOLDER", help="results and checkpoints (runs/genome)")
-    add("--resume", action="store_true", help="go on from the last checkpoint of this training")
     add("--save", type=Path, metavar="FOLDER", help="write the trained model there")
-    add("--table", action="store_true", help="everything, three seeds; what the folder has already is not run again")
-    add("--processes", type=int, default=2, help="trainings of the table at a time (default: 2)")
-    add("--quick", action="store_true", help="a look: the table with one seed; one training with 30 steps")
-    add("--markdown", action="store_true", help="print the table from the results in the folder; run nothing")
+    cells.add_arguments(parser, Path("runs/genome"), "120; with --quick 30")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """One training, or the whole table, or the table as text."""
-    from . import genome_table
+    from . import genome_table as table
 
-    out = arguments.out
-    if arguments.markdown:
-        print(genome_table.markdown(genome_table.noted(out)))
-        return 0
-    if arguments.table:
-        genome_table.fill(out, arguments.quick, arguments.processes, arguments.threads or 1)
-        print(genome_table.markdown(genome_table.noted(out)))
-        return 0
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    steps = arguments.steps or (30 if arguments.quick else 120)
+    if arguments.save is not None and arguments.table:
+        raise ValueError(f"--save {arguments.save} is for the model of one training; --table makes many")
+    steps = (30 if arguments.quick else 120) if arguments.steps is None else arguments.steps
     run = Run(arguments.model, arguments.pattern, arguments.length, arguments.seed, steps, arguments.bases_per_token)
-    record = execute(run, out / run.name, arguments.resume, arguments.save)
-    genome_table.note(out, record)
-    print(genome_table.sentence(record))
-    return 0
+    return cells.command(arguments, run, partial(execute, save=arguments.save), table)

@@ -1,35 +1,20 @@
-"""The table of the genome job: every cell in a process of its own, one JSON line each, and the table made of the lines.
-
-It may be stopped at any time, kill -9 included: the same command goes on. Cells with a line are not run again, a
-training that was under way goes on from its last checkpoint.
-"""
+"""The table of the genome job: its cells, and the text made of their records."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import threading
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import fields
-from multiprocessing.connection import Connection
-from pathlib import Path
-from statistics import mean, stdev
+from collections.abc import Callable, Iterable
+from statistics import mean
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 from ..data import REPLICHORE_LENGTHS
-from .genome import Run, execute
+from .cells import Record, cell_of, row, spread
+from .genome import Run
 from .genome_model import PATTERNS
 
-RESULTS = "results.jsonl"
 SEEDS = (0, 1, 2)
 COMPARED = (16384, 4096)  # bases, where patterns differ
 PER_BASE = Run(length=16384, steps=75, bases_per_token=1)
-Record = dict[str, Any]
+ByLength = dict[int, list[Record]]  # by the bases of a window
 
 
 def cells(quick: bool = False) -> list[Run]:
@@ -49,98 +34,9 @@ def cells(quick: bool = False) -> list[Run]:
     return found
 
 
-def fill(out: Path, quick: bool = False, processes: int = 2, threads: int = 1) -> None:
-    """Run the cells that have no line yet, each in a new process, some at a time.
-
-    Raises RuntimeError at the end where cells failed; the others have their lines by then.
-    """
-    if processes < 1 or threads < 1:
-        raise ValueError(f"processes={processes} and threads={threads} must be at least 1")
-    done = {settings_of(record) for record in noted(out)}
-    left = [run for run in cells(quick) if run not in done]
-    failed = []
-    with ThreadPoolExecutor(processes) as pool:
-        waiting = {pool.submit(_apart, run, out / run.name, threads): run for run in left}
-        try:
-            for future in tqdm(as_completed(waiting), "cells", len(waiting)):
-                if future.exception() is not None:
-                    failed.append(f"{waiting[future].name}: {future.exception()}")
-                    continue
-                note(out, future.result())
-                tqdm.write(sentence(future.result()))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    if failed:
-        raise RuntimeError(f"{len(failed)} cells failed; the same command tries them again. {'; '.join(failed[:3])}")
-
-
-def _apart(run: Run, folder: Path, threads: int) -> Record:
-    """The record of a cell from a new process, so that its memory is its own and its end harms nobody."""
-    context = multiprocessing.get_context("spawn")
-    answer, teller = context.Pipe(duplex=False)
-    process = context.Process(target=_cell, args=(teller, run, folder, threads), daemon=True)
-    process.start()
-    teller.close()  # so that the end of the process is the end of the pipe
-    try:
-        told = answer.recv()
-    except EOFError:
-        told = None
-    process.join()
-    if isinstance(told, dict):
-        return told
-    raise RuntimeError(told or f"its process ended with code {process.exitcode} (killed for want of memory?)")
-
-
-def _cell(teller: Connection, run: Run, folder: Path, threads: int) -> None:
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:  # end with the process that started this one, or two might train in one folder
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-    torch.set_num_threads(threads)
-    try:
-        teller.send(execute(run, folder, resume=folder.exists(), progress=False))
-    except KeyboardInterrupt:
-        return  # the process that started this one got Ctrl-C too, and says so
-    except Exception as error:  # whatever it is, the other cells go on
-        teller.send(f"{type(error).__name__}: {error}")
-
-
-# ---------------------------------------------------------------- lines
-
-
-def note(out: Path, record: Record) -> None:
-    """Append a line to the results of the folder. What a killed run left half written stays a line of its own."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / RESULTS
-    torn = path.exists() and not path.read_bytes().endswith(b"\n")
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write("\n" * torn + json.dumps(record) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def noted(out: Path) -> list[Record]:
-    """The records of the folder, the last one of each cell; lines that a killed run left half written are skipped."""
-    path, found = out / RESULTS, {}
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-            found[settings_of(record)] = record
-        except (ValueError, KeyError):
-            continue
-    return list(found.values())
-
-
-def settings_of(record: Record) -> Run:
-    return Run(**{field.name: record[field.name] for field in fields(Run)})
-
-
 def sentence(record: Record) -> str:
     """One line for people."""
-    run = settings_of(record)
+    run = cell_of(Run, record)
     parts = [f"{run.model} {run.pattern or '-'}, {run.length} bases, {run.bases_per_token} a token, seed {run.seed}:"]
     if "test" in record:
         parts.append(f"validation {record['validation']:.3f}, test {record['test']:.3f},")
@@ -181,44 +77,40 @@ nearly, a window is not. What it does not show: that tokens must look at each ot
 """
 
 
-def markdown(records: Iterable[Record]) -> str:
+def markdown(records: Iterable[Record], quick: bool = False) -> str:
     """The tables of accuracy and of cost, and what they mean, from those records that are cells of the table."""
-    known = set(cells())
-    records = [record for record in records if settings_of(record) in known]
-    rows = {name: _row(records, wanted) for name, wanted in ROWS.items()}
-    rows = {name: row for name, row in rows.items() if row}
+    known = set(cells(quick))
+    records = [record for record in records if cell_of(Run, record) in known]
+    rows = {name: _by_length(records, wanted) for name, wanted in ROWS.items()}
+    rows = {name: own for name, own in rows.items() if own}
     if not rows:
-        raise ValueError("no results yet; first: python -m bigbird_mini.jobs genome --table")
+        raise ValueError("no results yet; first: python -m bigbird_mini.jobs genome --table" + " --quick" * quick)
     lines = _table("test accuracy", rows, _accuracy)
-    lines += ["", *_table("one training", {name: row for name, row in rows.items() if "vote" not in name}, _price)]
+    lines += ["", *_table("one training", {name: own for name, own in rows.items() if "vote" not in name}, _price)]
     return "\n".join([*lines, "", *_words(records, rows)])
 
 
-def _row(records: list[Record], wanted: dict[str, Any]) -> dict[int, list[Record]]:
-    """Records by length of the window."""
-    row: dict[int, list[Record]] = {}
+def _by_length(records: list[Record], wanted: dict[str, Any]) -> ByLength:
+    """Those that belong in a row of the table."""
+    own: ByLength = {}
     for record in records:
         if "votes" in wanted:
             for length, votes in record.get("votes", {}).items():
-                row.setdefault(int(length), []).append(votes)
+                own.setdefault(int(length), []).append(votes)
         elif "test" in record and all(record[name] == value for name, value in wanted.items()):
-            row.setdefault(record["length"], []).append(record)
-    return row
+            own.setdefault(record["length"], []).append(record)
+    return own
 
 
-def _table(title: str, rows: dict[str, dict[int, list[Record]]], cell: Any) -> list[str]:
-    lines = ["| " + " | ".join([title, *(f"{length:,} bases" for length in REPLICHORE_LENGTHS)]) + " |"]
-    lines.append("| --- |" + " ---: |" * len(REPLICHORE_LENGTHS))
-    for name, row in rows.items():
-        told = [cell(row[length]) if length in row else "" for length in REPLICHORE_LENGTHS]
-        lines.append("| " + " | ".join([name, *told]) + " |")
+def _table(title: str, rows: dict[str, ByLength], told: Callable[[list[Record]], str]) -> list[str]:
+    lines = [row(title, *(f"{n:,} bases" for n in REPLICHORE_LENGTHS)), "| --- |" + " ---: |" * len(REPLICHORE_LENGTHS)]
+    for name, own in rows.items():
+        lines.append(row(name, *(told(own[n]) if n in own else "" for n in REPLICHORE_LENGTHS)))
     return lines
 
 
 def _accuracy(records: list[Record]) -> str:
-    accuracies = [record["test"] for record in records]
-    spread = f" ± {stdev(accuracies):.3f}" if len(accuracies) > 1 else " (1 seed)"
-    return f"{mean(accuracies):.3f}{spread}"
+    return spread(record["test"] for record in records)
 
 
 def _price(records: list[Record]) -> str:
@@ -227,12 +119,12 @@ def _price(records: list[Record]) -> str:
     return f"{seconds}, {mean(memory):.0f} MB" if memory else seconds
 
 
-def _words(records: list[Record], rows: dict[str, dict[int, list[Record]]]) -> list[str]:
+def _words(records: list[Record], rows: dict[str, ByLength]) -> list[str]:
     tested = [record for record in records if "test" in record]
     threads = sorted({record["threads"] for record in tested})
     errors = [
-        f"{mean(record['test_error'] for record in row):.3f} at {length:,}"
-        for length, row in sorted(next(iter(rows.values())).items())
+        f"{mean(record['test_error'] for record in own):.3f} at {length:,}"
+        for length, own in sorted(next(iter(rows.values())).items())
     ]
     setting = f"with {' or '.join(map(str, threads))} thread{'s' * (threads != [1])} on torch {tested[0]['torch']}"
     bare = f"{mean(record['bare_mb'] or 0 for record in tested):.0f}"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -146,18 +147,15 @@ def settings(run: Run) -> TrainSettings:
 
 
 @lru_cache(maxsize=1)
-def documents() -> tuple[ImportDocument, ...]:
-    """The standard library's files with at least four import statements to choose from."""
-    text = stdlib_text()
-    return tuple(import_documents(text, cells.vocabulary(VOCABULARY, text), LEAST))
-
-
-def files(seed: int) -> tuple[list[ImportDocument], list[ImportDocument], list[ImportDocument]]:
-    """Training, validation and test files: 60, 15 and 25 of a hundred, drawn by the seed."""
-    every = documents()
+def files(seed: int) -> tuple[list[ImportDocument], ...]:
+    """Training, validation and test: 60, 15 and 25 of a hundred of the standard library's files, drawn by the seed; of
+    these, those with at least four import statements. The vocabulary is made of the training files alone."""
+    every = stdlib_text()
     order = [every[i] for i in np.random.default_rng(seed).permutation(len(every))]
-    first, second = 60 * len(order) // 100, 75 * len(order) // 100
-    return order[:first], order[first:second], order[second:]
+    ends = [share * len(order) // 100 for share in (0, 60, 75, 100)]
+    parts = [order[start:end] for start, end in pairwise(ends)]
+    tokenizer = cells.vocabulary(VOCABULARY, parts[0])
+    return tuple(import_documents(part, tokenizer, LEAST) for part in parts)
 
 
 def batches(run: Run) -> Callable[[int], dict[str, torch.Tensor]]:
@@ -216,7 +214,9 @@ def answers_retrieved(model: nn.Module, documents: list[ImportDocument], run: Ru
 
 
 def _judged(model: nn.Module, reading: Reading, asked: torch.Tensor) -> Found:
-    logits = model(reading.ids[None], token_type_ids=reading.segments[None]).logits[0, asked]  # (uses, numbers)
+    device = next(model.parameters()).device
+    ids, segments = reading.ids[None].to(device), reading.segments[None].to(device)
+    logits = model(ids, token_type_ids=segments).logits[0].cpu()[asked]  # (uses, numbers)
     missing = torch.ones(STATEMENT_NUMBERS, dtype=torch.bool)
     missing[reading.segments[reading.segments > 0] - 1] = False
     right = logits.masked_fill(missing, -torch.inf).argmax(-1) == reading.labels[asked]
@@ -237,7 +237,7 @@ def by_distance(found: Found) -> dict[str, list[float]]:
 
 
 def guesses(documents: list[ImportDocument], length: int) -> dict[str, float]:
-    """What can be reached on far uses without looking the name up.
+    """What can be reached on far uses without looking the name up; nothing where there are none.
 
     chance: any statement of the file; first, last: always that one; names: the one that binds most names; used: the one
     that the file's far uses name most often, which only the answers tell.
@@ -255,7 +255,7 @@ def guesses(documents: list[ImportDocument], length: int) -> dict[str, float]:
             found.setdefault(name, []).append(float(share) * len(true))
         found.setdefault("uses", []).append(len(true))
     total = sum(found.pop("uses"))
-    return {name: sum(right) / total for name, right in found.items()}
+    return {name: sum(right) / total for name, right in found.items() if total}
 
 
 # ---------------------------------------------------------------- command line
@@ -267,15 +267,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--length", type=int, default=4096, help="tokens read of a file (default: 4096)")
     add("--pattern", default="full", choices=PATTERNS, help="which blocks are read (default: full)")
     add("--piece", type=int, default=0, help="tokens of a piece, with the pattern 'pieces'")
-    add("--short", type=int, help="so many of the steps read short excerpts (default: 4 of 7)")
-    cells.add_arguments(parser, Path("runs/imports"), "700")
+    add("--short", type=int, help="so many of the steps read short excerpts (default: 4 of 7, with --quick 7 of 9)")
+    cells.add_arguments(parser, Path("runs/imports"), "700; with --quick 450")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """One training, or the whole table, or the table as text."""
     from . import imports_table as table
 
-    steps = arguments.steps or (450 if arguments.quick else 700)
-    short = 4 * steps // 7 if arguments.short is None else arguments.short
+    usual = table.QUICK if arguments.quick else {"steps": Run.steps, "short": Run.short}
+    steps = usual["steps"] if arguments.steps is None else arguments.steps
+    short = steps * usual["short"] // usual["steps"] if arguments.short is None else arguments.short
     run = Run(arguments.pattern, arguments.length, arguments.seed, steps, short, arguments.piece)
     return cells.command(arguments, run, execute, table)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from statistics import mean
-from typing import Any
 
-from .cells import cell_of, row, spread
+from .cells import Record, cell_of, row, spread
 from .imports import Run
 
-Record = dict[str, Any]
 SEEDS = (0, 1, 2)
 PIECES = (2048, 512)  # tokens
 QUICK = {"steps": 450, "short": 350}
 ROWS = {
     "full": "full",
-    "W+I+R": "W+I+R: the imports' blocks are global",
-    "W+I": "W+I: the same without random blocks",
-    "W+G+R": "W+G+R: 64 learned global tokens",
-    "W+G": "W+G: the same without random blocks",
+    "W+I+R": "W+I+R: the imports' blocks are global, others random",
+    "W+I": "W+I: the imports' blocks are global",
+    "W+G+R": "W+G+R: 64 learned global tokens, random blocks",
+    "W+G": "W+G: 64 learned global tokens",
     "W+R": "W+R",
     "W": "W",
 }
@@ -37,8 +35,8 @@ then seconds of one training and of one of its steps on whole files (two of {len
 everything and are read by everything; G: so do 64 learned tokens before the file, which hold nothing of it.
 
 Without looking the name up one is right about far uses in {chance:.3f} of the cases (any statement of the file), \
-{names:.3f} (the statement that binds most names), {first:.3f} (the first one); knowing the answers, but only as one \
-answer a file, in {used:.3f}.
+{names:.3f} (the statement that binds most names), {first:.3f} (the first one), {last:.3f} (the last one); knowing the \
+answers, but only as one answer a file, in {used:.3f}.
 """
 RETRIEVED = """
 The model with full attention, given for each far use only the first 512 tokens of the file and the 64 that end with \

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from statistics import mean
-from typing import Any
 
-from .cells import cell_of, row, spread
+from .cells import Record, cell_of, row, spread
 from .mlm import LENGTHS, NOWHERE, STRETCH, TESTED, VOCABULARY, Run
 
-Record = dict[str, Any]
 SEEDS = (0, 1, 2)
 QUICK = {"steps": 60}
 BANDS = {
