@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .catalogue import Task
-from .handover import Closed, known_task, names_of_caller, not_yet, passing
+from .handover import Closed, known_task, names_of_caller, opened
 from .hints import worked
 from .running import Clock, Crashed, OutOfTime, call, said, sheltered
 from .tally import Tally, tallied
@@ -68,10 +68,13 @@ class Beside:
         cell = 'style="text-align: left; padding: 2px 14px 2px 0; vertical-align: top"'
         head = "".join(f'<th scope="col" {cell}>{html.escape(s.whose)}</th>' for s in self.sides)
         body = "".join(f"<tr>{''.join(f'<td {cell}>{html.escape(x)}</td>' for x in row)}</tr>" for row in self._rows())
-        code = "".join(f"<td {cell}><pre>{html.escape(side.source)}</pre></td>" for side in self.sides)
+        style = 'style="white-space: pre; overflow-x: auto"'
+        code = "".join(
+            f"<p><b>{html.escape(s.whose)}</b></p><pre {style}>{html.escape(s.source)}</pre>" for s in self.sides
+        )
         caption = html.escape(f"Task {self.task.number} on {self.inputs}. {self.words()}")
         table = f'<caption {cell}>{caption}</caption><thead><tr><th scope="col" {cell}></th>{head}</tr></thead>'
-        page = f"<table>{table}<tbody>{body}<tr><td {cell}>the code</td>{code}</tr></tbody></table>"
+        page = f"<table>{table}<tbody>{body}</tbody></table>{code}"
         return f'<div style="color: var(--jp-content-font-color1, inherit)">{page}</div>'
 
 
@@ -81,8 +84,8 @@ def beside(number: str) -> Beside | Closed:
     Misuse, a ValueError, for a task on which there is nothing to measure.
     """
     task = known_task(number, "large")
-    mine = passing(task, names_of_caller())
-    return not_yet(task) if mine is None else compared(task, mine)
+    mine = opened(task, names_of_caller())
+    return mine if isinstance(mine, Closed) else compared(task, mine)
 
 
 def compared(task: Task, answer: Any) -> Beside | Closed:

@@ -15,7 +15,7 @@ from bigbird_mini.viz.failure import Failure, describe_failure, draw_failure
 from bigbird_mini.viz.show import img_tag
 
 from .catalogue import Task
-from .handover import Closed, known_task, names_of_caller, not_yet, passing
+from .handover import Closed, known_task, names_of_caller, opened
 from .running import Clock, call, sheltered
 from .tally import PRODUCTS, Tally, aten
 
@@ -128,8 +128,8 @@ def flight(number: str) -> Flight | Closed:
     Misuse, a ValueError, where the task has no par.
     """
     task = known_task(number, "par")
-    mine = passing(task, names_of_caller())
-    return not_yet(task) if mine is None else fly(task, mine)
+    mine = opened(task, names_of_caller())
+    return mine if isinstance(mine, Closed) else fly(task, mine)
 
 
 def fly(task: Task, answer: Any) -> Flight:

@@ -136,7 +136,11 @@ def test_what_leaves_torch_is_not_seen_and_that_is_said():
     assert flown.picture() is None
 
 
-def test_it_opens_when_the_task_is_right():
+def test_it_opens_when_the_task_is_right(monkeypatch):
+    names = notebook("from bigbird_mini.course import beside, flight, swap\n", 0) | {"block_attention": MASKED}
+    for call in ('flight("1.5")', 'beside("1.5")', 'swap("1.5")'):
+        assert repr(eval(call, names)) == "Not run while notebooks are graded."
+    monkeypatch.setattr(diary, "grading", lambda: False)
     closed = "This opens when task 1.5 (only the blocks that are read) is right."
     for code in ("", "def block_attention(q, k, v, reads):\n    raise NotImplementedError\n"):
         names = notebook(f"from bigbird_mini.course import beside, flight, swap\n{code}", 1)
@@ -166,7 +170,7 @@ def test_beside_the_courses(monkeypatch):
     ratio = yours.tally.peak / ours.tally.peak
     assert ratio > 3 and f"{ratio:.1f} times its memory." in seen.words()
     page = seen._repr_html_()
-    assert page.count("<pre>") == 2 and "def _masked(" in page and "def block_attention(" in page
+    assert page.count("<pre ") == 2 and "def _masked(" in page and "def block_attention(" in page
     assert "(64, 64), 32.8 kB" in repr(seen) and "q (64, 8), k (64, 8), v (64, 6), 16 reads" in repr(seen)
 
 

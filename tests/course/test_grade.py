@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("nbval")
+from bigbird_mini.course import pytest_grade
 from bigbird_mini.course.limits import HELP, Limits, from_options, positive
 from bigbird_mini.course.submission import manifest
 
@@ -99,6 +100,8 @@ def test_junit_properties_are_scalars(one):
     cases = [{p.get("name"): p.get("value") for p in c.iter("property")} for c in tree.iter("testcase")]
     found = [(c["task"], c["points"], c["max"], c["outcome"]) for c in cases if "task" in c]
     assert found == [("90.1", "2", "2", "right"), ("90.2", "0", "2", "not attempted"), ("90.3", "1", "1", "right")]
+    (failure,) = tree.iter("failure")
+    assert failure.text.startswith("Task 90.2 (the sum): not attempted, 0/2 points\nPut your code in place of")
 
 
 def test_the_score_file(one):
@@ -152,18 +155,30 @@ def test_without_psutil_one_sentence(tmp_path, monkeypatch):
     assert code == 4 and 'grading needs psutil: pip install "bigbird-mini[test]"' in said
 
 
-@pytest.mark.parametrize(
-    "option, words",
-    [
-        ("--grade-cell-seconds=0", "'0' is not a number above 0"),
-        ("--grade-memory-mb=much", "'much' is not a number above 0"),
-        ("--score-json=no/where.json", "--score-json: there is no folder no"),
-        ("--score-csv=no/where.csv", "--score-csv: there is no folder no"),
-    ],
-)
-def test_bad_options_are_refused(tmp_path, option, words):
-    code, said = grade(tmp_path, option)
-    assert code == 4 and words in said
+def test_bad_options_are_refused(tmp_path, monkeypatch):
+    code, said = grade(tmp_path, "--grade-cell-seconds=0")
+    assert code == 4 and "'0' is not a number above 0" in said
+    monkeypatch.chdir(tmp_path)
+    for name, words in [("score_json", "--score-json: there is no folder no"), ("score_csv", "--score-csv: there is")]:
+        given = argparse.Namespace(getoption=lambda asked, _, name=name: "no/where" if asked == name else None)
+        with pytest.raises(pytest.UsageError, match=words):
+            pytest_grade.pytest_configure(given)
+
+
+def test_what_a_container_runs_takes_no_settings_from_the_class(tmp_path):
+    """The options that docs/grading.md gives: no conftest.py and no pytest.ini of a learner's."""
+    write(tmp_path / "class" / "anna.ipynb")
+    (tmp_path / "class" / "conftest.py").write_text("raise SystemExit('a conftest ran')")
+    (tmp_path / "class" / "pytest.ini").write_text("[pytest]\naddopts = -p evil\n")
+    text = (ROOT / "docs" / "grading.md").read_text("utf-8")
+    given = json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.M)[1])
+    assert given[1:4] == ["-m", "pytest", "--nbval-lax"] and "/class" in given
+    options = [word.replace("/class", str(tmp_path / "class")).replace("/out", str(tmp_path)) for word in given[4:]]
+    if sys.platform == "win32":
+        options[options.index("/dev/null")] = "nul"
+    code, said = grade(tmp_path, *options)
+    assert code == 0 and "score: 5/5 points" in said, said
+    assert json.loads((tmp_path / "points.json").read_text("utf-8"))["points"] == 5
 
 
 def test_limits_come_from_the_command_line():

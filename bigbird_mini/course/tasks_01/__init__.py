@@ -17,7 +17,9 @@ in a folder `tasks_NN/` with one file for each. A file holds, for each task:
 5. Three `hints`, from a nudge to nearly there; `why`, what the solution teaches; `small`, inputs to follow with a
    pencil, on which the mistakes show (a mistake may have inputs of its own); `look`, a cell of the lesson;
    `also_right`, three right answers written in other ways.
-6. `add(Task(...))`. Then `python -m bigbird_mini.course mistakes NN.k` tries all of this and says what is missing, as
+6. Where it fits: `large`, inputs for `beside`, which measures time and memory; `par`, for the flight recorder; `swap`,
+   into a model; for a long function `distractors`, two wrong lines, each like a right one, for the warm-up.
+7. `add(Task(...))`. Then `python -m bigbird_mini.course mistakes NN.k` tries all of this and says what is missing, as
    the tests do. Put `check("NN.k", name)` and `hint("NN.k")` into cells of the solution, and build.
 
 A right result is the one that `spec` gives; a tensor, a whole number, or any value with `==`. Where many results are
