@@ -19,6 +19,8 @@ function render({ model, el }) {
   const n = model.get("n_blocks"), legend = model.get("legend");
   let side = SIDE, kinds = null, cursor = null;       // cursor: [query block, key block]
   let drag = null, corner = null;                     // what a pressed button paints; where a box starts
+  const past = [];                                    // the grid after each stroke, from the first
+  let place = -1, stroke = 0, open = -1;              // where in it we are; of the strokes, the latest and one under way
 
   const ui = frame(model, el, "paint", () => paint()), { change, tell } = ui;
   const cell = () => side / n;
@@ -44,15 +46,25 @@ function render({ model, el }) {
     row: () => every.map((k) => [i, k]), column: () => every.map((k) => [k, j]),
     diagonal: () => every.map((k) => [k, k + j - i]).filter(([, key]) => key >= 0 && key < n),
   })[name]();
-  const nextStroke = () => model.get("stroke") + 1;
-  function put(cells, on, stroke) {
+  const nextStroke = () => (stroke += 1);
+  const remember = (own) => {                         // cells of one stroke are undone together
+    if (own !== open) place += 1;
+    past.splice(place, Infinity, kinds.slice());
+    open = own;
+  };
+  const send = () => {
+    change({ kinds: new DataView(kinds.slice().buffer) });
+    steps();
+    paint();
+  };
+  function put(cells, on, own) {
     const before = String(kinds);
     for (const [i, j] of model.get("mirror") ? cells.concat(cells.map(([i, j]) => [j, i])) : cells) {
       kinds[i * n + j] = on ? kinds[i * n + j] || OTHER : 0;
     }
     if (String(kinds) === before) return;
-    change({ kinds: new DataView(kinds.slice().buffer), stroke });
-    paint();
+    remember(own);
+    send();
   }
   // The tool at a cell, from the keyboard: a single cell changes to its other state.
   function useTool(at) {
@@ -65,26 +77,29 @@ function render({ model, el }) {
   }
   function press(at, event) {
     const shape = model.get("shape");
-    drag = { on: !erases(event), stroke: nextStroke(), last: at, shape };
+    drag = { on: !erases(event), own: nextStroke(), last: at, shape };
     if (shape === "box") corner = at;
-    else put(shape === "cell" ? [at] : shapeOf(shape, at), drag.on, drag.stroke);
+    else put(shape === "cell" ? [at] : shapeOf(shape, at), drag.on, drag.own);
   }
   function pull(at) {
-    if (drag.shape === "cell") put(lineOf(drag.last, at), drag.on, drag.stroke);
-    else if (drag.shape !== "box") put(shapeOf(drag.shape, at), drag.on, drag.stroke);
+    if (drag.shape === "cell") put(lineOf(drag.last, at), drag.on, drag.own);
+    else if (drag.shape !== "box") put(shapeOf(drag.shape, at), drag.on, drag.own);
     drag.last = at;
   }
   function release() {
     if (!drag) return;
-    const { shape, last, on, stroke } = drag;
+    const { shape, last, on, own } = drag;
     drag = null;
-    if (shape === "box" && corner) put(boxOf(corner, last), on, stroke);
+    if (shape === "box" && corner) put(boxOf(corner, last), on, own);
     if (shape === "box") corner = null;
     paint();
   }
   const undo = (by) => {
-    const step = clamp(model.get("step") + by, 0, model.get("steps"));
-    if (step !== model.get("step")) change({ step });
+    if (!past[place + by]) return;
+    place += by;
+    open = -1;
+    kinds = past[place].slice();
+    send();
   };
 
   // ------------------------------------------------------------ drawing the grid
@@ -217,6 +232,7 @@ function render({ model, el }) {
     const shade = colours(ui.root);
     drawGrid(shade);
     drawChart(shade);
+    picture.style.width = canvas.style.width;
     caption.textContent = cursor ? cellWords() : PAINT_HINT;
     caption.classList.toggle("bb-hint", !cursor);
     canvas.setAttribute("aria-label", `${model.get("words")}. Arrow keys move over the cells, space paints.`);
@@ -307,12 +323,16 @@ function render({ model, el }) {
     return node;
   });
   const tools = element("div", { class: "bb-player", role: "group", "aria-label": "Brush" }, ...shapes);
-  const steps = element("div", { class: "bb-player", role: "group", "aria-label": "Steps" }, back, again);
+  const undoing = element("div", { class: "bb-player", role: "group", "aria-label": "Steps" }, back, again);
   const own = { change: tell };
   const switches = element("div", { class: "bb-pair" },
     ui.add(toggle(model, { trait: "erasing", label: "erase", ...own })),
     ui.add(toggle(model, { trait: "mirror", label: "mirror (both ways)", ...own })),
     ui.add(toggle(model, { trait: "hint", label: "ring the cells the task asks for", ...own })));
+  const steps = () => {
+    back.disabled = place <= 0;
+    again.disabled = place >= past.length - 1;
+  };
   ui.add({
     refresh: () => {
       for (const node of shapes) {
@@ -320,13 +340,18 @@ function render({ model, el }) {
         node.setAttribute("aria-pressed", String(pressed));
         node.style.boxShadow = pressed ? "inset 0 0 0 2px var(--focus)" : "";
       }
-      back.disabled = model.get("step") <= 0;
-      again.disabled = model.get("step") >= model.get("steps");
+      steps();
     },
   });
 
-  const take = () => { kinds = bytesOf(model, "kinds").slice(); };
-  const picture = element("div", { class: "bb-picture" }, canvas, caption, tools, steps, switches);
+  switches.style.columnGap = "18px";
+  const take = () => {
+    const given = bytesOf(model, "kinds").slice();
+    if (String(given) === String(kinds)) return;
+    kinds = given;                                    // a preset, or what Python or another view painted
+    remember(nextStroke());
+  };
+  const picture = element("div", { class: "bb-picture" }, canvas, caption, tools, undoing, switches);
   ui.root.append(picture, paintPanel(model, ui, chart));
   ui.on("change:kinds", take);
   take();

@@ -18,7 +18,7 @@ from bigbird_mini.pattern import KIND_NAMES, BlockPattern
 from bigbird_mini.plans import whole
 from bigbird_mini.tasks import TASKS, Task
 from bigbird_mini.viz.flow import joined_kinds
-from bigbird_mini.viz.instrument import Instrument, script, sentence
+from bigbird_mini.viz.instrument import Instrument, script
 from bigbird_mini.viz.paint import (
     COARSEST,
     FINEST,
@@ -41,7 +41,6 @@ from bigbird_mini.viz.words import counted
 _GIVEN, _OWN = "the given pattern", "your own"
 SECONDS = (5, 120)  # least and most
 _KEPT = 6  # trainings; the curves of more could not be told apart
-_FIELDS = ["task", "seconds"]
 
 
 class PaintExplorer(Instrument):
@@ -49,8 +48,6 @@ class PaintExplorer(Instrument):
 
     Attributes:
         kinds: uint8 bytes, N * N: the kind of each cell, 0 where it is not read; what one paints is of kind "other".
-        stroke: number of the stroke under way; cells that come with the same number are undone together.
-        step, steps: the place in what was painted so far, and its last; a lower step undoes, a higher one does again.
         preset: a name from `presets`, which paints that; "your own" otherwise.
         task, seconds: what is trained, and for how long at most. training: set it to start, unset it to stop.
         shape, erasing, mirror, hint: the reader's brush, and whether the cells that the task asks for are marked.
@@ -62,9 +59,6 @@ class PaintExplorer(Instrument):
     n_blocks = traitlets.Int(16).tag(sync=True)
     block_size = traitlets.Int(8).tag(sync=True)
     kinds = traitlets.Bytes().tag(sync=True, from_json=lambda value, _: bytes(value))
-    stroke = traitlets.Int(0).tag(sync=True)
-    step = traitlets.Int(0).tag(sync=True)
-    steps = traitlets.Int(0).tag(sync=True)
     preset = traitlets.Unicode().tag(sync=True)
     presets = traitlets.List().tag(sync=True)
     shape = traitlets.Unicode("cell").tag(sync=True)
@@ -88,20 +82,15 @@ class PaintExplorer(Instrument):
         n = start.n_blocks
         self._named = {_GIVEN: joined_kinds(start)} if given else {}
         self._named |= {name: joined_kinds(make(n)) for name, make in PRESETS.items()}
-        first = joined_kinds(start).tobytes()
-        self._history = [first]  # one entry for each stroke, preset or change from Python
-        self._last_stroke = 0
         self._pattern = painted(joined_kinds(start))
         self._quiet = False
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self.runs: list[Run] = []
-        super().__init__(title="Paint a pattern", n_blocks=n, kinds=first, **settings)
+        super().__init__(title="Paint a pattern", n_blocks=n, kinds=joined_kinds(start).tobytes(), **settings)
         self.presets = [*self._named, _OWN]
-        self.observe(self._on_kinds, names=["kinds"])
-        self.observe(self._on_step, names=["step"])
+        self.observe(self._changed, names=["kinds", "task", "seconds"])
         self.observe(self._on_preset, names=["preset"])
-        self.observe(self._on_setting, names=_FIELDS)
         self.observe(self._on_training, names=["training"])
         self._attempt(self._update)
 
@@ -128,20 +117,13 @@ class PaintExplorer(Instrument):
 
     # ---------------------------------------------------------------- answering a change
 
-    def _on_kinds(self, _change: Any) -> None:
+    def _changed(self, _change: Any) -> None:
         if not self._quiet:
-            self._attempt(self._take_kinds)
-
-    def _on_step(self, _change: Any) -> None:
-        if not self._quiet:
-            self._attempt(self._take_step)
+            self._attempt(self._update)
 
     def _on_preset(self, _change: Any) -> None:
         if not self._quiet:
             self._attempt(self._take_preset)
-
-    def _on_setting(self, _change: Any) -> None:
-        self._attempt(self._update)
 
     def _on_training(self, _change: Any) -> None:
         if self._quiet:
@@ -160,41 +142,13 @@ class PaintExplorer(Instrument):
         finally:
             self._quiet = before
 
-    def _take_kinds(self) -> None:
-        """What was painted; cells of one stroke are one step."""
-        n, given = self.n_blocks, self.kinds
-        if len(given) != n * n or max(given) >= len(KIND_NAMES):
-            with self._quietly():
-                self.kinds = self._history[self.step]
-            raise ValueError(f"{len(given)} bytes up to {max(given, default=0)} are no grid of {n} x {n} kinds, 0 to 4")
-        same = self.stroke > 0 and self.stroke == self._last_stroke and self.step == len(self._history) - 1
-        self._last_stroke = self.stroke
-        self._remember(given, self.step if same and self.step else self.step + 1)
-        self._update()
-
-    def _remember(self, kinds: bytes, place: int) -> None:
-        self._history[place:] = [kinds]
-        with self._quietly():
-            self.kinds, self.steps, self.step = kinds, place, place
-
-    def _take_step(self) -> None:
-        wanted, last = self.step, len(self._history) - 1
-        if not 0 <= wanted <= last:
-            with self._quietly():
-                self.step = clipped = min(max(wanted, 0), last)
-            raise ValueError(f"step={wanted} is out of range; allowed are 0 to {last}, and this is {clipped}")
-        self._last_stroke = -1  # what is painted next is a stroke of its own
-        with self._quietly():
-            self.kinds = self._history[wanted]
-        self._update()
-
     def _take_preset(self) -> None:
         if self.preset not in self.presets:
             known = ", ".join(map(repr, self.presets))
             raise ValueError(f"preset={self.preset!r} is not known; allowed: {known}")
-        kinds = self.kinds if self.preset == _OWN else self._named[self.preset].tobytes()
-        if kinds != self.kinds:
-            self._remember(kinds, self.step + 1)
+        if self.preset != _OWN:
+            with self._quietly():
+                self.kinds = self._named[self.preset].tobytes()
         self._update()
 
     def _update(self) -> None:
@@ -202,7 +156,7 @@ class PaintExplorer(Instrument):
         task = task_of(self.task, self.n_blocks, self.block_size)
         if not SECONDS[0] <= self.seconds <= SECONDS[1]:
             raise ValueError(f"seconds={self.seconds} is out of range; allowed are {SECONDS[0]} to {SECONDS[1]}")
-        kinds = np.frombuffer(self.kinds, np.uint8).reshape(self.n_blocks, self.n_blocks)
+        kinds = self._checked_kinds()
         p = self._pattern = painted(kinds)
         with self._quietly():
             self.preset = next((name for name, own in self._named.items() if np.array_equal(own, kinds)), _OWN)
@@ -213,6 +167,15 @@ class PaintExplorer(Instrument):
         self._show_runs()
         self.words = self._say()
         self.description = describe_painted(p, self.block_size, self.runs)
+
+    def _checked_kinds(self) -> np.ndarray:
+        """uint8 (N, N); what is no grid goes, and the last good one comes back."""
+        n, given = self.n_blocks, np.frombuffer(self.kinds, np.uint8)
+        if len(given) != n * n or given.max() >= len(KIND_NAMES):
+            with self._quietly():
+                self.kinds = self._pattern.kinds().numpy().tobytes()
+            raise ValueError(f"{len(given)} bytes up to {given.max(initial=0)} are no grid of {n} x {n} kinds, 0 to 4")
+        return given.reshape(n, n)
 
     def _say(self) -> str:
         p = self._pattern
@@ -245,21 +208,24 @@ class PaintExplorer(Instrument):
         self._thread.start()
 
     def _work(self, run: Run) -> None:
-        """In the thread: train, show how it goes, and say what went wrong."""
-        problem = ""
+        """In the thread."""
+        failed = None
         try:
             train(run, self._tell, self._stop)
         except Exception as error:
-            problem = sentence(error)
-        with self._lock, self.hold_sync():
-            if run.accuracy is None:
-                self.runs = [other for other in self.runs if other is not run]
-            with self._quietly():
-                self.training = False
-            self._thread = None
-        self._attempt(self._update)
-        if problem:
-            self.problem = problem
+            failed = error
+        self._attempt(lambda: self._finish(run, failed))
+
+    def _finish(self, run: Run, failed: Exception | None) -> None:
+        """Show how it ended, and what went wrong."""
+        self._thread = None
+        if run.accuracy is None:
+            self.runs = [other for other in self.runs if other is not run]
+        with self._quietly():
+            self.training = False
+        self._update()
+        if failed is not None:
+            raise failed
 
     def _tell(self) -> None:
         with self._lock, self.hold_sync():

@@ -7,10 +7,12 @@ import pytest
 expect = pytest.importorskip("playwright.sync_api", reason="needs the extra browser").expect
 
 CELLS = [
-    "from bigbird_mini.viz import paint_pattern, paint_run",
-    "w = paint_pattern(8, block_size=4, task='broadcast', seconds=60)\nw",
+    # one thread: of steps of milliseconds two make seconds while others use the machine
+    "import torch; torch.set_num_threads(1)\nfrom bigbird_mini.viz import paint_pattern, paint_run",
+    "w = paint_pattern(8, block_size=4, task='broadcast', seconds=120)\nw",
 ]
 LEFT, TOP, SIDE, N = 46, 40, 448, 8  # of the grid in its canvas
+SLOW = 90_000  # milliseconds that a training may take on a busy machine
 COLOURS = {1: "#0072b2", 2: "#e69f00", 3: "#009e73", 4: "#cc79a7"}
 NOTHING = [[0] * N for _ in range(N)]
 
@@ -101,7 +103,7 @@ def test_the_first_frame_teaches(view, grid, fresh):
     for canvas in view.locator("canvas").all():
         assert len(canvas.get_attribute("aria-label")) > 60
     expect(view.locator("canvas").nth(1)).to_have_attribute("aria-label", re.compile("A guess is right in 6%"))
-    expect(view.get_by_role("button", name="Train it on broadcast, at most 60 seconds")).to_be_visible()
+    expect(view.get_by_role("button", name="Train it on broadcast, at most 120 seconds")).to_be_visible()
     expect(view.locator(".bb-heard[aria-live=polite]")).to_contain_text("8 blocks of 4 tokens, global")
 
 
@@ -157,8 +159,8 @@ def test_a_box_by_mouse_and_mirrored(view, grid, empty):
 
 def test_by_keyboard_alone(view, grid, empty):
     grid.focus()
-    assert "2px" in grid.evaluate("(c) => getComputedStyle(c).outline")
     press(empty, "ArrowDown", "ArrowDown", "ArrowRight")  # the first shows the cursor
+    assert "2px" in grid.evaluate("(c) => getComputedStyle(c).outline")  # the focus is seen
     expect(view.locator(".bb-cell")).to_contain_text("query block 1 does not read key block 1.")
     press(empty, " ")
     wait(empty, (1, 1))
@@ -167,7 +169,7 @@ def test_by_keyboard_alone(view, grid, empty):
     wait(empty, (1, 1), (1, 2), (1, 3), (2, 3))
     press(empty, "Control+z")
     wait(empty, (1, 1), (1, 2), (1, 3))
-    press(empty, "Control+z", "Control+z", "Control+z", "Control+z")
+    press(empty, "Control+z", "Control+z", "Control+z")
     wait(empty)
     press(empty, "r", "ArrowDown", " ")  # a row
     empty.until("w.shape", "row")
@@ -204,11 +206,11 @@ def test_presets_and_undo_by_button(view, grid, fresh):
     expect(redo).to_be_disabled()
     undo.click()
     undo.click()
-    fresh.until("[w.step, w.preset]", [0, "global"])
+    fresh.until("w.preset", "global")
     same_picture(grid, fresh)
     expect(undo).to_be_disabled()
     redo.click()
-    fresh.until("[w.step, w.preset]", [1, "window + random"])
+    fresh.until("w.preset", "window + random")
     same_picture(grid, fresh)
     preset.select_option("your own")  # is no pattern: the name of the present one comes back
     expect(preset).to_have_value("window + random")
@@ -235,11 +237,11 @@ def test_the_task_and_the_rings(view, grid, empty):
 def test_training_streams_and_the_page_answers(view, grid, fresh):
     fresh.python("paint_run.STEPS['broadcast'] = 300")
     view.get_by_role("button", name="Train it on broadcast").click()
-    expect(view.locator(".bb-status")).to_contain_text(re.compile(r"step \d+ of 300"))
+    expect(view.locator(".bb-status")).to_contain_text(re.compile(r"step \d+ of 300"), timeout=SLOW)
     stop = view.get_by_role("button", name="Stop the training")
     expect(stop).to_be_visible()
     chart, preset = view.locator("canvas").nth(1), view.get_by_role("combobox", name="start from")
-    expect(chart).to_have_attribute("aria-label", re.compile(r"training 1 \(density \d+%\): \d+%"))
+    expect(chart).to_have_attribute("aria-label", re.compile(r"training 1 \(density \d+%\): \d+%"), timeout=SLOW)
     before = chart.screenshot()
     preset.select_option("nothing")  # while it trains
     expect(view.get_by_role("row", name="density")).to_contain_text("0.0%", timeout=3000)
@@ -248,7 +250,7 @@ def test_training_streams_and_the_page_answers(view, grid, fresh):
     assert fresh.value("w.training") is True
     view.get_by_role("button", name="Undo").click()
     view.get_by_role("button", name="Undo").click()
-    expect(view.locator(".bb-status")).to_contain_text("right after 300 steps", timeout=90_000)
+    expect(view.locator(".bb-status")).to_contain_text("right after 300 steps", timeout=SLOW)
     accuracy = fresh.value("w.runs[0].accuracy")
     assert accuracy > 0.8  # by the global block
     expect(view.get_by_role("row", name="broadcast").locator("td").last).to_have_text(f"{accuracy:.0%}")
@@ -261,10 +263,10 @@ def test_a_training_is_stopped_by_keyboard(view, fresh):
     fresh.python("paint_run.STEPS['broadcast'] = 100_000")
     view.get_by_role("button", name="Train it on broadcast").focus()
     press(fresh, "Enter")
-    expect(view.locator(".bb-status")).to_contain_text(re.compile(r"\d+% right so far"))
+    expect(view.locator(".bb-status")).to_contain_text(re.compile(r"\d+% right so far"), timeout=SLOW)
     press(fresh, "Enter")  # the same button, which now says Stop
+    expect(view.locator(".bb-status")).to_contain_text(re.compile(r"right after \d+ steps"), timeout=SLOW)
     fresh.until("w.training", False)
-    expect(view.locator(".bb-status")).to_contain_text(re.compile(r"right after \d+ steps"))
     assert fresh.value("w.runs[0].done < w.runs[0].steps") is True
 
 
@@ -289,7 +291,7 @@ def test_in_words(view, fresh):
     summary = view.locator("summary")
     summary.focus()
     press(fresh, "Enter")
-    expect(view.locator("pre")).to_contain_text("query block 5 reads: window 5 and global 0")
+    expect(view.locator("pre")).to_contain_text("query block 5 reads: window 5, global 0")
     assert view.locator("pre").inner_text() == fresh.python("print(w.description)")
 
 

@@ -36,20 +36,18 @@ def cells(widget):
     return np.frombuffer(widget.kinds, np.uint8).reshape(widget.n_blocks, widget.n_blocks)
 
 
-def paint(widget, *places, stroke=0, kind=OTHER):
-    """As the browser does: the kinds of all cells, and the number of the stroke, in one message."""
+def paint(widget, *places, kind=OTHER):
+    """As the browser does: the kinds of all cells."""
     grid = cells(widget).copy()
     for i, j in places:
         grid[i, j] = kind
-    with widget.hold_trait_notifications():
-        widget.stroke = stroke
-        widget.kinds = grid.tobytes()
+    widget.kinds = grid.tobytes()
 
 
 @pytest.fixture
 def short(monkeypatch):
     """Trainings of a second, which no clock cuts off."""
-    monkeypatch.setattr(paint_run, "STEPS", dict.fromkeys(TASKS, 40))
+    monkeypatch.setattr(paint_run, "STEPS", dict.fromkeys(TASKS, 20))
     monkeypatch.setattr(paint_widget, "SECONDS", (5, LONG))
 
 
@@ -70,14 +68,14 @@ def test_what_is_painted_is_the_pattern():
     widget = paint_pattern(6)
     widget.preset = "nothing"
     assert widget.pattern == BlockPattern.global_(6, ()) and widget.rows[0][1].startswith("0.0%")
-    paint(widget, (0, 5), (3, 1), stroke=1)
+    paint(widget, (0, 5), (3, 1))
     grid = np.zeros((6, 6), bool)
     grid[0, 5] = grid[3, 1] = True
     assert widget.pattern == BlockPattern.from_grid(grid) and widget.preset == "your own"
-    paint(widget, (0, 5), stroke=2, kind=0)
+    paint(widget, (0, 5), kind=0)
     assert widget.pattern.grid().sum() == 1 and bool(widget.pattern.grid()[0, 3, 1])
     widget.preset = "window"
-    paint(widget, (0, 5), (1, 1), stroke=3)  # the window's own cells keep their kind where they are not painted over
+    paint(widget, (0, 5), (1, 1))  # the window's own cells keep their kind where they are not painted over
     kinds = joined_kinds(BlockPattern.window(6)).copy()
     kinds[0, 5] = kinds[1, 1] = OTHER
     assert np.array_equal(widget.pattern.kinds()[0], kinds) and widget.preset == "your own"
@@ -89,39 +87,6 @@ def test_every_grid_of_kinds_comes_back():
         for share in (0, 0.3, 0.9, 1):
             kinds = (rng.integers(1, 5, (n, n)) * (rng.random((n, n)) < share)).astype(np.uint8)
             assert np.array_equal(painted(kinds).kinds()[0], kinds)
-
-
-def test_a_stroke_is_undone_as_a_whole():
-    widget = paint_pattern(6)
-    start = widget.kinds
-    paint(widget, (1, 2), stroke=1)
-    paint(widget, (1, 3), stroke=1)
-    one = widget.kinds
-    paint(widget, (1, 4), stroke=2)
-    two = widget.kinds
-    assert (widget.step, widget.steps) == (2, 2)
-    widget.step = 1
-    assert widget.kinds == one and cells(widget)[1, 4] == 0 and widget.pattern == painted(cells(widget))
-    widget.step = 0
-    assert widget.kinds == start and widget.preset == "global"
-    widget.step = 2
-    assert widget.kinds == two and widget.preset == "your own"
-    widget.step = 1
-    paint(widget, (5, 2), stroke=2)  # a new stroke, whatever its number: what was undone is gone
-    assert (widget.step, widget.steps) == (2, 2) and cells(widget)[1, 4] == 0 and cells(widget)[5, 2] == OTHER
-    widget.preset = "full"
-    assert (widget.step, widget.steps) == (3, 3)
-    widget.step = 2
-    assert cells(widget)[5, 2] == OTHER and cells(widget)[5, 3] == 0
-
-
-def test_changes_from_python_are_steps_of_their_own():
-    widget = paint_pattern(6)
-    paint(widget, (1, 2))
-    paint(widget, (1, 3))
-    assert widget.steps == 2
-    widget.step = 1
-    assert cells(widget)[1, 2] == OTHER and cells(widget)[1, 3] == 0
 
 
 def test_a_pattern_of_ones_own_to_start_from():
@@ -139,7 +104,7 @@ def test_a_pattern_of_ones_own_to_start_from():
 
 def test_the_figures_are_those_of_graph_and_cost():
     widget = paint_pattern(12)
-    paint(widget, (3, 7), (9, 2), (11, 10), stroke=1)
+    paint(widget, (3, 7), (9, 2), (11, 10))
     p, rows = widget.pattern, dict(widget.rows)
     h = hops(p)
     assert rows["density"].startswith(f"{p.density():.1%}")
@@ -198,9 +163,9 @@ def test_the_needs_and_the_prediction_follow_the_task():
 def test_painting_what_a_task_asks_for_is_enough():
     widget = paint_pattern(16, task="far copy")
     widget.preset = "nothing"
-    paint(widget, *((i, i - 6) for i in range(7, 16)), stroke=1)
+    paint(widget, *((i, i - 6) for i in range(7, 16)))
     assert widget.predicted == [1.0, 1.0] and widget.task_rows[2][1:3] == ["100%", "100%"]
-    paint(widget, (7, 1), stroke=2, kind=0)
+    paint(widget, (7, 1), kind=0)
     assert widget.predicted[0] == pytest.approx(1 - 8 / 72 * 15 / 16)
 
 
@@ -231,7 +196,7 @@ def test_a_training_learns_what_the_pattern_allows(monkeypatch):
 
 def test_the_model_has_the_painted_pattern(short):
     widget = paint_pattern(4, block_size=2, task="local copy", seconds=LONG)
-    paint(widget, (1, 3), stroke=1)
+    paint(widget, (1, 3))
     run = widget.train()
     assert run.pattern == widget.pattern and run.model.encoder.pattern == widget.pattern
     maps = run.model.attention_maps(run.task.batch(0, 2)["input_ids"], layers=(0, 1))
@@ -272,7 +237,7 @@ def test_while_it_trains_the_widget_answers(monkeypatch):
     slowest = 0
     for k in range(20):
         start = time.perf_counter()
-        paint(widget, (k % 8, 7 - k % 8), stroke=k + 1, kind=OTHER * (k < 8))
+        paint(widget, (k % 8, 7 - k % 8), kind=OTHER * (k < 8))
         slowest = max(slowest, time.perf_counter() - start)
         time.sleep(0.02)
     assert widget.training and widget.problem == "" and slowest < 1
@@ -334,22 +299,18 @@ def test_wrong_settings_are_a_sentence_and_the_picture_stays():
         ("task", "sorting", "task='sorting' is not known; allowed: 'local copy'"),
         ("seconds", 121, "seconds=121 is out of range; allowed are 5 to 120"),
         ("preset", "stars", "preset='stars' is not known"),
-        ("step", 3, "step=3 is out of range; allowed are 0 to 0"),
         ("kinds", b"\x01" * 35, "35 bytes up to 1 are no grid of 6 x 6 kinds"),
         ("kinds", b"\x05" * 36, "36 bytes up to 5 are no grid"),
         ("kinds", b"", "0 bytes up to 0 are no grid"),
     ):
         good = getattr(widget, name)
         setattr(widget, name, value)
-        assert re.search(re.escape(words), widget.problem, re.I), widget.problem
-        assert widget.kinds == before and words.lower() in repr(widget).lower()
+        assert words in widget.problem and words in repr(widget) and widget.kinds == before
         if name in ("task", "seconds"):
             widget.training = True  # refused, with the same words
             assert not widget.training and widget.runs == []
         setattr(widget, name, good)
-        widget.mirror = not widget.mirror
-        paint(widget, (0, 1), kind=int(cells(widget)[0, 1]), stroke=0)
-        widget.seconds = widget.seconds + 1
+        widget.seconds += 1
         assert widget.problem == ""
 
 
@@ -407,7 +368,7 @@ def test_bundle_and_repr():
 
 def test_the_words_alone_answer_questions(short):
     widget = paint_pattern(6, block_size=4, seconds=LONG)
-    paint(widget, (3, 4), stroke=1)
+    paint(widget, (3, 4))
     run = widget.train()
     words = widget.description
     # Which blocks does query block 3 read?
@@ -417,7 +378,7 @@ def test_the_words_alone_answer_questions(short):
     assert f"{edges:.0%} right if only edges count, {paths:.0%} if paths do" in words
     # How did the training end, and after how many steps?
     assert (
-        f"Training 1, far copy, density {widget.pattern.density():.1%}: {run.accuracy:.0%} right after 40 steps"
+        f"Training 1, far copy, density {widget.pattern.density():.1%}: {run.accuracy:.0%} right after 20 steps"
         in words
     )
     # What does a layer cost?
