@@ -36,7 +36,8 @@ function cellField(model) {
   const SIDE = 24, LEFT = 46, TOP = 40;
   const filled = new Set();
   let at = [0, 0], brush = null;
-  const canvas = element("canvas", { tabindex: 0, role: "application", "aria-roledescription": "grid to draw on", ...OWN_KEYS });
+  const role = { role: "application", "aria-roledescription": "grid to draw on" };
+  const canvas = element("canvas", { tabindex: 0, ...role, ...OWN_KEYS });
   const said = element("div", { class: "bb-cell", "aria-live": "polite" });
   const clear = element("button", { type: "button", ...OWN_KEYS }, "clear");
   const name = ([i, j]) => `${i},${j}`;

@@ -50,7 +50,7 @@ function attentionPanel(model, ui) {
       const x = (at % n) * cell, y = Math.floor(at / n) * cell, unread = data.read[at] === 0;
       const value = name === "apart" ? gaps[at] : data[name][at];
       if (name === "apart") {
-        pen.globalAlpha = Math.min(1, Math.abs(value) / far);
+        pen.globalAlpha = Math.min(1, (Math.abs(value) / far) ** 0.7);
         pen.fillStyle = value < 0 ? LESS : MORE;
         pen.fillRect(x, y, filled, filled);
         pen.globalAlpha = 1;

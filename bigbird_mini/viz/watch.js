@@ -32,12 +32,20 @@ function render({ model, el }) {
     return far.length ? far.indexOf(Math.min(...far)) : -1;
   };
 
+  // The axis reaches as far as the training has come, and doubles then; in the end to its last step.
+  const span = () => {
+    let far = model.get("total");
+    while (model.get("done") && far >= 40 && Math.ceil(far / 2) >= model.get("done")) far = Math.ceil(far / 2);
+    return far;
+  };
+
   function drawPanel(pen, shade, name, x0, y0, width) {
     const [steps, values] = model.get("curves")[name] ?? [[], []], floor = model.get("floors")[name];
     const plan = name === "learning_rate" ? model.get("plan") : [[], []];
     const all = [...values, ...plan[1], ...(floor === undefined ? [] : [floor])];
     const left = x0 + EDGE.left, right = x0 + width - EDGE.right, top = y0 + EDGE.top, bottom = y0 + HIGH - EDGE.bottom;
-    const total = model.get("total"), x = (step) => left + (step / total) * (right - left);
+    const total = name === "learning_rate" ? model.get("total") : span();
+    const x = (step) => left + (step / total) * (right - left);
     pen.textAlign = "left";
     pen.fillStyle = shade.ink;
     pen.font = "600 12px sans-serif";
@@ -56,8 +64,12 @@ function render({ model, el }) {
       return;
     }
     let least = Math.min(...all), most = Math.max(...all);
-    if (most - least < 1e-12 * Math.max(1, Math.abs(most))) [least, most] = [least - (Math.abs(least) || 1), most + (Math.abs(most) || 1)];
-    const room_ = 0.06 * (most - least), y = (v) => bottom - ((v - least + room_) / (most - least + 2 * room_)) * (bottom - top);
+    if (most - least < 1e-12 * Math.max(1, Math.abs(most))) {   // a line that is level
+      const half = Math.abs(most) || 1;
+      [least, most] = [least - half, most + half];
+    }
+    const spare = 0.06 * (most - least), high = most - least + 2 * spare;
+    const y = (v) => bottom - ((v - least + spare) / high) * (bottom - top);
     pen.textAlign = "right";
     for (const v of rounds(least, most)) {
       pen.strokeStyle = shade.line;
@@ -67,7 +79,7 @@ function render({ model, el }) {
     pen.setLineDash([4, 3]);
     pen.lineWidth = 1.2;
     pen.strokeStyle = MORE;
-    for (const [step] of model.get("marks")) line(pen, [x(step), top], [x(step), bottom]);
+    for (const [step] of model.get("marks")) if (step <= total) line(pen, [x(step), top], [x(step), bottom]);
     pen.strokeStyle = shade.soft;
     if (plan[0].length) line(pen, ...plan[0].map((step, k) => [x(step), y(plan[1][k])]));
     if (floor !== undefined) {
@@ -104,10 +116,12 @@ function render({ model, el }) {
   const stepWords = (step) => {
     const parts = model.get("panels").filter((name) => nearest(name, step) >= 0).map((name) => {
       const [steps, values, each] = model.get("curves")[name], k = nearest(name, step);
-      return `${called(name)} ${short(values[k])}${each > 1 ? ` (mean of ${each})` : steps[k] === step ? "" : ` at ${steps[k]}`}`;
+      const note = each > 1 ? ` (mean of ${each})` : steps[k] === step ? "" : ` at ${steps[k]}`;
+      return `${called(name)} ${short(values[k])}${note}`;
     });
     const turned = model.get("marks").filter(([at]) => at < step).at(-1);
-    return `step ${step.toLocaleString("en")}: ${parts.join("; ")}.${turned ? ` ${turned[1]} after step ${turned[0]}.` : ""}`;
+    const said = `step ${step.toLocaleString("en")}: ${parts.join("; ")}.`;
+    return turned ? `${said} ${turned[1]} after step ${turned[0]}.` : said;
   };
 
   function paint() {
@@ -128,7 +142,9 @@ function render({ model, el }) {
   const under = (event) => {   // the step under the mouse
     const width = parseFloat(chart.style.width), each = width / columns(width);
     const part = ((event.offsetX % each) - EDGE.left) / (each - EDGE.left - EDGE.right);
-    return clamp(Math.round(part * model.get("total")), 1, Math.max(1, model.get("done")));
+    const row = Math.floor(event.offsetY / HIGH), k = row * columns(width) + Math.floor(event.offsetX / each);
+    const far = model.get("panels")[k] === "learning_rate" ? model.get("total") : span();
+    return clamp(Math.round(part * far), 1, Math.max(1, model.get("done")));
   };
   chart.addEventListener("pointermove", (event) => { hover = model.get("done") ? under(event) : null; paint(); });
   chart.addEventListener("pointerleave", () => { hover = null; paint(); });
@@ -172,8 +188,10 @@ function render({ model, el }) {
 
   const ask = element("div", { class: "bb-ask" }), figures = element("div");
   const rows = dials.map((part) => ui.add(part));
-  const side = element("div", { class: "bb-side" }, ask, buttons, bar, status, ui.problem, ...rows, figures);
-  side.append(ui.add(inWords(model)), ui.heard);
+  const line_ = element("div", { class: "bb-line" }, buttons, element("div", {}, status, bar));
+  const grid = element("div", { class: "bb-dials" }, ...rows);
+  const controls = element("div", { class: "bb-controls" }, ask, line_, ui.problem, grid);
+  const side = element("div", { class: "bb-side" }, figures, ui.add(inWords(model)), ui.heard);
   ui.add({
     row: side,
     refresh: () => {
@@ -195,7 +213,7 @@ function render({ model, el }) {
   });
   const picture = element("div", { class: "bb-picture" });
   picture.append(...(attention ? [attention.row] : []), chart, caption);
-  ui.root.append(picture, side);
+  ui.root.append(controls, picture, side);
   ui.refresh();
   return ui.end;
 }
