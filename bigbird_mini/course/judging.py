@@ -3,6 +3,7 @@
 A wrong result that a known mistake gives is called by its name (`misconceptions`). Nothing is shown or kept here.
 """
 
+import numbers
 import re
 import traceback
 from dataclasses import dataclass, replace
@@ -172,8 +173,8 @@ class _Trial:
                 plain(found, expected, case)
             except Wrong as wrong:
                 return Fault(str(wrong))
-        elif not isinstance(found, type(expected)):
-            return Fault(f"{case.words}: {describe(found)} came back, {describe(expected)} should.")
+        elif not (isinstance(found, type(expected)) or (isinstance(expected, float) and _is_number(found))):
+            return Fault(f"{case.words}: {describe(found)} came back, a {type(expected).__name__} should.")
         rule = broken_rule(self.task, found, case)
         return Fault(f"{case.words} it shows.") if rule else None
 
@@ -211,6 +212,11 @@ class _Trial:
         why = (f"{titled(mistake)} " if mistake else "") + _short(error) + how
         result = self._result("error", why + _own_lines(frames, self.answer), mistake=mistake)
         return self._with_small(result) if mistake else result
+
+
+def _is_number(found: Any) -> bool:
+    """Whether it can stand for a float: NumPy's numbers and tensors of one number can."""
+    return isinstance(found, numbers.Real) or (isinstance(found, Tensor) and found.numel() == 1 and not found.dim())
 
 
 def titled(mistake: Mistake) -> str:

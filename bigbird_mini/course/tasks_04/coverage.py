@@ -11,11 +11,11 @@ from .common import LAYERS, LESSON, SHRINKS, band, drawn, with_globals
 
 
 def coverage(grids: Tensor) -> Tensor:
-    """Share of pairs (i, j) in which i has heard of j after each layer: grids bool (L, N, N) -> float64 (L,)."""
-    heard = torch.eye(grids.shape[-1], dtype=torch.float64)  # (N, N): at first everybody knows itself
+    """Share of pairs that have met after each layer: grids bool (L, N, N) -> float64 (L,)."""
+    heard = torch.eye(grids.shape[-1], dtype=torch.float64)  # (N, N): each knows itself
     shares = []
     for grid in grids:  # the lowest layer first
-        told = grid.double() @ heard  # (N, N): whoever i reads tells i all that it has heard
+        told = grid.double() @ heard  # (N, N): what those whom i reads have heard
         heard = ((told + heard) > 0).double()  # and i forgets nothing
         shares.append(heard.mean())
     return torch.stack(shares)

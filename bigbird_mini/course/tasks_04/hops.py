@@ -10,7 +10,7 @@ from .common import BY_HAND, HOPS, LESSON, band, drawn, with_globals
 
 
 def hops(grid: Tensor) -> Tensor:
-    """Fewest layers until block i has heard of block j, -1 for never: grid bool (N, N) -> int64 (N, N)."""
+    """Layers until i has heard of j, -1 for never: grid bool (N, N) -> int64 (N, N)."""
     n = len(grid)
     out = torch.full((n, n), -1)
     for source in range(n):
@@ -18,7 +18,7 @@ def hops(grid: Tensor) -> Tensor:
         newest = [source]  # who has heard in the last layer
         while newest:
             layer += 1
-            readers = grid[:, newest].any(1) & (out[:, source] < 0)  # (N,): they read one of these, for the first time
+            readers = grid[:, newest].any(1) & (out[:, source] < 0)  # (N,): they hear it now
             out[readers, source] = layer
             newest = readers.nonzero().flatten().tolist()
     return out

@@ -15,15 +15,15 @@ from .common import LESSON, LOOPS, LOT, TENSORS, band, with_globals
 
 
 def random_blocks(taken: Tensor, per_row: int, seeds: list[int]) -> Tensor:
-    """For each seed, per_row of the free blocks in every row: taken bool (N, N) -> bool (len(seeds), N, N)."""
+    """For each seed, per_row free blocks in every row: taken bool (N, N) -> bool (S, N, N)."""
     n = len(taken)
     drawn = torch.zeros(len(seeds), n, n, dtype=torch.bool)
     for k, seed in enumerate(seeds):
-        generator = torch.Generator().manual_seed(seed)  # one of its own: the global random state is not touched
+        generator = torch.Generator().manual_seed(seed)  # one of its own
         for row in range(n):
             free = (~taken[row]).nonzero().flatten()
             order = torch.randperm(len(free), generator=generator)
-            drawn[k, row, free[order[:per_row]]] = True  # a slice takes fewer where fewer are free
+            drawn[k, row, free[order[:per_row]]] = True  # fewer where fewer are free
     return drawn
 
 
@@ -43,8 +43,8 @@ def _cases() -> list[Case]:
             {"taken": nothing, "per_row": 2, "seeds": list(range(12))},
         ),
         Case(
-            "For 9 blocks, a window of 3, 1 in a row, seeds 100 to 699",
-            {"taken": band(9, 3), "per_row": 1, "seeds": list(range(100, 700))},
+            "For 9 blocks, a window of 3, 1 in a row, seeds 100 to 299",
+            {"taken": band(9, 3), "per_row": 1, "seeds": list(range(100, 300))},
         ),
         Case(
             "For 5 blocks, none in a row, seeds [0]",
@@ -352,5 +352,6 @@ add(
         look=LOOPS,
         lesson=LESSON,
         skill="drawing random blocks",
+        seconds=20.0,
     )
 )

@@ -15,19 +15,19 @@ CLOSE = 0.02  # so far from the exact gap a measured one may be
 
 
 def spectral_gap(grid: Tensor) -> float:
-    """1 - the factor by which differences shrink in a layer of uniform attention: grid bool (N, N) -> float."""
-    weights = grid.double() / grid.sum(-1, keepdim=True)  # (N, N): each row shares its attention out evenly
+    """1 - the factor by which a layer of means shrinks differences: grid bool (N, N) -> float."""
+    weights = grid.double() / grid.sum(-1, keepdim=True)  # (N, N): each row sums to 1
     x = torch.rand(len(grid), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = x - x.mean()  # (N,): what all blocks share stays as it is; what differs is what shrinks
-    factors = []
+    x = x - x.mean()  # (N,): what all blocks share would never shrink
+    logs = []
     for _ in range(600):
         size = x.norm()
         if size < 1e-100:
             return 1.0  # nothing differs any more
         x = weights @ (x / size)
         x = x - x.mean()
-        factors.append(x.norm().clamp(min=1e-300).log())
-    return 1.0 - float(torch.stack(factors[300:]).mean().exp())  # a mean of factors is taken in their logarithms
+        logs.append(x.norm().clamp(min=1e-300).log())
+    return 1.0 - float(torch.stack(logs[300:]).mean().exp())  # a geometric mean
 
 
 def _cases() -> list[Case]:
