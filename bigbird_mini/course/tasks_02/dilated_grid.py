@@ -118,7 +118,11 @@ add(
                 "the width taken for the span",
                 "you look for steps inside a plain window of this width. The width counts the blocks that are read, "
                 "not the stretch that they lie in.",
-                (lambda n, w, s: (apart(n) % s == 0) & (apart(n).abs() <= w // 2),),
+                (
+                    lambda n, w, s: (apart(n) % s == 0) & (apart(n).abs() <= w // 2),
+                    lambda n, w, s: (apart(n) % s == 0) & (apart(n).abs() <= w),
+                ),
+                small={"n_blocks": 7, "width": 3, "step": 4},
             ),
             Mistake(
                 "the step taken for the gap",

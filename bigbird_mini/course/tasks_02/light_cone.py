@@ -176,6 +176,15 @@ add(
                 ),
             ),
             Mistake(
+                "one tensor for all rows",
+                "all your rows are the same: one tensor, changed in place from layer to layer, stands there again and "
+                "again. Each row needs one of its own.",
+                (
+                    lambda grids, source: light_cone(grids, source)[-1:].repeat(len(grids) + 1, 1),
+                    lambda grids, source: _spread(grids, source, _in_place)[-1:].repeat(len(grids) + 1, 1),
+                ),
+            ),
+            Mistake(
                 "no row for the start",
                 "the first row belongs to the time before any layer: the source alone knows of itself.",
                 (lambda grids, source: light_cone(grids, source)[1:],),
