@@ -362,14 +362,16 @@ function render({ model, el }) {
   picture.append(element("div", { class: "bb-pair" }, ...maps.map(({ box }) => box)), foot,
     element("div", { class: "bb-pair" }, ...tiles.map(({ box }) => box)), tileFoot);
 
-  ui.root.append(picture, beside(model, ui, lock));
+  const ask = element("div", { class: "bb-ask", style: "flex: 1 0 100%; margin: 0" });   // before the picture: ask first
+  ui.add({ row: ask, refresh: () => { ask.textContent = model.get("ask"); ask.hidden = !ask.textContent; } });
+  ui.root.append(ask, picture, beside(model, ui, lock));
   ui.on("change:answers", take);
   take();
   ui.refresh();
   return ui.end;
 }
 
-// Beside the picture: what to try, which head, and where its weight goes.
+// Beside the picture: which head, and where its weight goes.
 function beside(model, ui, lock) {
   const { change } = ui;
   const named = (trait) => () => model.get(trait).map((name) => [name, name]);
@@ -383,16 +385,17 @@ function beside(model, ui, lock) {
     dial(model, { trait: "head", label: "head", most: () => Math.max(0, model.get("heads") - 1), change }),
     choice(model, { trait: "beside", label: "beside it", options: named("sides"), change }),
   ];
-  const locker = button("", "Lock this head", lock), ask = element("div", { class: "bb-ask" });
+  const locker = button("", "Lock this head", lock);
   const heads = headTable(model, change), tops = element("div"), missed = element("div", { class: "bb-status" });
   const rows = parts.map((part) => ui.add(part));
-  const side = element("div", { class: "bb-side" }, ask, ui.problem, ...rows, locker, walk.row, missed, heads.row, tops);
+  locker.style.marginRight = "18px";
+  const steps = element("div", {}, locker, walk.row);
+  const side = element("div", { class: "bb-side" }, ui.problem, ...rows, steps, missed, heads.row, tops);
   side.append(ui.add(inWords(model)), element("div", { class: "bb-hint" }, MAP_HINT),
     element("div", { class: "bb-hint" }, TILE_HINT), ui.heard);
   ui.add({
     row: side,
     refresh: () => {
-      ask.textContent = model.get("ask");
       const locked = model.get("locked").length > 0;
       locker.textContent = locked ? "unlock" : "lock this head";
       locker.setAttribute("aria-label", locked ? "Unlock" : "Lock this head");
