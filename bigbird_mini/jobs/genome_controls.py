@@ -85,6 +85,6 @@ def logistic_regression(split: ReplichoreSplit, length: int, seed: int) -> tuple
 
 def _features(centres: np.ndarray, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(m, 64) and labels (m,), both float64, a few windows at a time."""
-    few = max(1, 4_000_000 // length)
-    parts = [replichore_windows(centres[i : i + few], length)[0] for i in range(0, len(centres), few)]
+    few = max(1, 2_000_000 // length)
+    parts = (replichore_windows(centres[i : i + few], length)[0] for i in range(0, len(centres), few))
     return torch.cat([strand_frequencies(part) for part in parts]), torch.from_numpy(leads(centres)).double()

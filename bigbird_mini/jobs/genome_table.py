@@ -20,12 +20,13 @@ ByLength = dict[int, list[Record]]  # by the bases of a window
 def cells(quick: bool = False) -> list[Run]:
     """What the table is made of, the longest first so that no process is left with one at the end.
 
-    quick: one seed, patterns compared at the longest windows only, and no training with one token per base.
+    quick: one seed, patterns compared at the longest windows only, and no training with full attention or with one
+    token per base.
     """
     seeds, compared = (SEEDS[:1], COMPARED[:1]) if quick else (SEEDS, COMPARED)
     found = [] if quick else [PER_BASE]
     found += [Run("cost", pattern, bases_per_token=1) for pattern in ("full", "W+G+R")]
-    order = sorted(PATTERNS, key=lambda pattern: pattern != "full")
+    order = [*(() if quick else ("full",)), *(pattern for pattern in PATTERNS if pattern != "full")]
     found += [Run("encoder", pattern, length, seed) for length in compared for pattern in order for seed in seeds]
     alone = [length for length in REPLICHORE_LENGTHS if length not in compared]
     found += [Run("encoder", "W+G+R", length, seed) for length in alone for seed in seeds]
