@@ -130,9 +130,7 @@ body("segfault", "import ctypes", "ctypes.string_at(0)", words="The kernel died 
 body("exit()", "exit()", words="", second=("wrong", "error"))
 body("sys.exit()", "import sys", "sys.exit(0)", words="SystemExit")
 body("input()", "return input()", words="", second="error")
-body(
-    "out of memory", "kept = []", "while True:", "    kept.append(bytearray(b'x' * 100_000_000))", words="MB of memory"
-)
+body("out of memory", "kept = []", "while True:", "    kept.append(b'x' * 300_000_000)", words="MB of memory")
 body("a process that stays", "import subprocess, sys", "sleep = 'import time; time.sleep(1000)'",
      "subprocess.run([sys.executable, '-c', sleep])", words="an endless loop, or far too slow")  # fmt: skip
 body("deaf to interrupts", "import signal", "signal.signal(signal.SIGINT, signal.SIG_IGN)", "while True:", "    pass",
@@ -364,7 +362,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--class", action="store_true", dest="hundred", help="a folder of a hundred")
     parser.add_argument("--real", action="store_true", help="on exercise 01")
-    parser.add_argument("--cell-seconds", type=float, default=2, help="limit for one cell (default: 2)")
+    parser.add_argument("--cell-seconds", type=float, default=3, help="limit for one cell (default: 3)")
     options = parser.parse_args()
     base, stem = (real(), "01_dense_attention") if options.real else (small(), "90_small")
     limits = {"cell_seconds": options.cell_seconds, "memory_mb": 700, "size_mb": 2}
