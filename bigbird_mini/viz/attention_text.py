@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-_SIGNS = {k: chr(0x2400 + k) for k in range(32)} | {k: "�" for k in range(127, 160)}  # control characters have none
+_SIGNS = {k: chr(0x2400 + k) for k in range(32)} | dict.fromkeys(range(127, 160), "�")  # control characters have none
 _VISIBLE = str.maketrans(_SIGNS | {ord(" "): "␣", ord("\n"): "⏎", ord("\t"): "⇥"})
 
 
