@@ -278,7 +278,7 @@ function render({ model, el }) {
     if (locked) change({ locked: [], beside: model.get("nothing") });
     else change({ locked: here(), beside: model.get("locked_name") });
   };
-  const otherHead = (by) => change({ head: clamp(model.get("head") + by, 0, model.get("heads") - 1) });
+  const otherHead = (by) => showHead(model, change, clamp(model.get("head") + by, 0, model.get("heads") - 1));
 
   const under = (event, canvas) => {   // CSS pixels in the canvas
     const scale = canvas.getBoundingClientRect().width / parseFloat(canvas.style.width);
@@ -376,7 +376,7 @@ function beside(model, ui, lock) {
   const { change } = ui;
   const named = (trait) => () => model.get(trait).map((name) => [name, name]);
   const walk = player({ at: () => model.get("head"), last: () => model.get("heads") - 1,
-    go: (head) => change({ head }), pace: () => 1200, noun: "head" });
+    go: (head) => showHead(model, change, head), pace: () => 1200, noun: "head" });
   ui.ending(() => walk.pause());
   const parts = [
     choice(model, { trait: "model", label: "model", options: named("models"), change,
@@ -409,6 +409,11 @@ function beside(model, ui, lock) {
   return side;
 }
 
+// Python answers a change, and nothing where nothing changes.
+function showHead(model, change, head) {
+  if (head !== model.get("head")) change({ head });
+}
+
 // A row for each head: a button that shows it, and a bar of where its weight goes.
 function headTable(model, change) {
   const rows = element("table", { style: "width:100%" }), key = element("ul", { class: "bb-legend" });
@@ -416,7 +421,7 @@ function headTable(model, change) {
   let made = "", lines = [];
   const build = (names, kinds) => {
     lines = names.map((name, k) => {
-      const show = () => change({ head: k });
+      const show = () => showHead(model, change, k);
       const heading = k < model.get("heads") ? button(name, `Show ${name}`, show) : element("span", {}, name);
       heading.style.whiteSpace = "nowrap";
       const bar = element("div", { "aria-hidden": "true", style: "display:flex;width:100%;height:22px" });

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-_VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
+_SIGNS = {k: chr(0x2400 + k) for k in range(32)} | dict.fromkeys(range(127, 160), "�")  # control characters have none
+_VISIBLE = str.maketrans(_SIGNS | {ord(" "): "␣", ord("\n"): "⏎", ord("\t"): "⇥"})
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def token_texts(tokens: Any, ids: list[int] | None, n: int) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """The text with signs for its spaces and line ends."""
+    """The text with signs for its spaces, line ends and whatever else cannot be seen."""
     return text.translate(_VISIBLE)
 
 

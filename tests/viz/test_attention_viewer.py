@@ -270,6 +270,15 @@ def test_the_still_picture_shows_maps_tokens_and_kinds():
     assert encode(fig)[1].startswith(b"\x89PNG")
 
 
+def test_letters_that_the_font_lacks_become_boxes_without_a_warning(recwarn):
+    texts = ["\x13", "長い", "a b", "\x85", *WORDS[4:]]
+    fig = draw_attention(model(), IDS, tokens=texts, head=0, cell=(0, 0), spot=(0, 0))
+    encode(fig)
+    assert [str(w.message) for w in recwarn if "Glyph" in str(w.message)] == []
+    assert [t.get_text() for t in fig.axes[3].get_yticklabels()] == ["␓", "□□"]
+    assert "gives most to: " in describe_attention(model(), IDS, tokens=texts, head=0, cell=(0, 0), spot=(0, 0))
+
+
 def test_a_map_of_many_blocks_keeps_its_largest_pairs():
     net = model(block_size=1, positions="none", num_attention_heads=1)
     fig = draw_attention(net, torch.arange(600) % 20, head=0, beside=NOTHING)
