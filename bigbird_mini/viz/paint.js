@@ -4,15 +4,16 @@ const SIDE = 448, LEFT = 46, TOP = 40;                // CSS pixels: the grid at
 const CHART = { wide: 440, high: 240, left: 40, right: 96, top: 12, bottom: 36 };
 const OTHER = 4;                                      // the kind of a cell that was painted
 const SHAPES = [
-  ["cell", "c", "One cell, or a line of them"], ["box", "b", "All cells of a box"], ["row", "r", "A row: one block reads all"],
-  ["column", "k", "A column: all read one block"], ["diagonal", "d", "A diagonal: each reads the one so far away"],
+  ["cell", "c", "One cell, or a line of them"], ["box", "b", "All cells of a box"],
+  ["row", "r", "A row: one block reads all"], ["column", "k", "A column: all read one block"],
+  ["diagonal", "d", "A diagonal: each reads the one so far away"],
 ];
 const INKS = ["#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"];   // of the trainings
-const PAINT_HINT = "Drag with the mouse (with Shift: the other way round). Or focus the grid: arrows move, space paints or "
-  + "erases, Shift with an arrow draws a line; C, B, R, K, D choose cell, box, row, column, diagonal; E erases, M "
+const PAINT_HINT = "Drag with the mouse (with Shift: the other way round). Or focus the grid: arrows move, space "
+  + "paints or erases, Shift with an arrow draws a line; C, B, R, K, D choose cell, box, row, column, diagonal; E erases, M "
   + "mirrors, Ctrl+Z undoes, Ctrl+Y does it again.";
-const KNOW = "Predicted from the grid alone. By edges: right where one cell joins question and answer; by paths: where up "
-  + "to two do, one in each layer; elsewhere a guess.";
+const KNOW = "Predicted from the grid alone. By edges: right where one cell joins question and answer; by paths: "
+  + "where up to two do, one in each layer; elsewhere a guess.";
 const percent = (share) => `${Math.round(100 * share)}%`;
 
 function render({ model, el }) {
@@ -20,7 +21,7 @@ function render({ model, el }) {
   let side = SIDE, kinds = null, cursor = null;       // cursor: [query block, key block]
   let drag = null, corner = null;                     // what a pressed button paints; where a box starts
   const past = [];                                    // the grid after each stroke, from the first
-  let place = -1, stroke = 0, open = -1;              // where in it we are; of the strokes, the latest and one under way
+  let place = -1, stroke = 0, open = -1;              // where we are in it; the latest stroke, the one under way
 
   const ui = frame(model, el, "paint", () => paint()), { change, tell } = ui;
   const cell = () => side / n;
@@ -170,7 +171,8 @@ function render({ model, el }) {
   // ------------------------------------------------------------ drawing the trainings
 
   function drawChart(shade) {
-    const wide = room(ui.root, 24, CHART.wide, CHART.wide), high = CHART.high, pen = sharp(chart, wide, high);
+    const wide = room(chart.parentElement, 0, CHART.wide, CHART.wide), high = CHART.high;
+    const pen = sharp(chart, wide, high);
     const curves = model.get("curves"), longest = Math.max(1, ...curves.map(({ steps }) => steps));
     const right = wide - CHART.right, bottom = high - CHART.bottom, labels = [];
     const x = (step) => CHART.left + (step / longest) * (right - CHART.left);
@@ -193,10 +195,12 @@ function render({ model, el }) {
     }
     pen.textAlign = "center";
     const some = curves.some(({ steps }) => steps);
-    for (const step of some ? [0, longest / 2, longest] : []) pen.fillText(String(Math.round(step)), x(step), bottom + 12);
+    const ticks = some ? [0, Math.round(longest / 2), longest] : [];
+    for (const step of ticks) pen.fillText(String(step), x(step), bottom + 12);
     pen.fillText(some ? "step" : "no training yet: press Train it", (CHART.left + right) / 2, bottom + 26);
     const [edges, paths] = model.get("predicted"), same = Math.abs(edges - paths) < 0.005;
-    const levels = [[model.get("chance"), "a guess", shade.soft, [2, 4]], [edges, same ? "edges, paths" : "edges", "", []]];
+    const levels = [[model.get("chance"), "a guess", shade.soft, [2, 4]]];
+    levels.push([edges, same ? "edges, paths" : "edges", "", []]);
     if (!same) levels.push([paths, "paths", "", [8, 4]]);
     for (const [share, name, colour, dash] of levels) {
       if (share === undefined) continue;
@@ -220,8 +224,9 @@ function render({ model, el }) {
     labels.forEach((label, k) => { label[1] = Math.max(label[1], k ? labels[k - 1][1] + 13 : 0); });
     labels.forEach((label, k) => { label[1] = Math.min(label[1], bottom + 4 - 13 * (labels.length - 1 - k)); });
     for (const [words, at] of labels) pen.fillText(words, right + 6, at);
+    const now = (points) => (points.length ? percent(points.at(-1)[1]) : "no answer yet");
     const runs = curves.map(({ number, density, points }) =>
-      `training ${number} (density ${percent(density)}): ${points.length ? percent(points.at(-1)[1]) : "no answer yet"}`);
+      `training ${number} (density ${percent(density)}): ${now(points)}`);
     const predicted = `A guess is right in ${percent(model.get("chance"))}, edges alone in ${percent(edges ?? 0)}, `
       + `paths in ${percent(paths ?? 0)}.`;
     chart.setAttribute("aria-label", `Accuracy against steps. ${predicted} ${runs.join("; ")}`);
@@ -240,8 +245,8 @@ function render({ model, el }) {
   const cellWords = () => {
     const [i, j] = cursor, name = kindName(i, j), row = kinds.subarray(i * n, (i + 1) * n).filter(Boolean).length;
     const asked = model.get("needs")[i * n + j], task = model.get("task");
-    const need = model.get("hint") ? ` ${task}: ${asked ? (100 * asked).toFixed(1) : "no"}${asked ? "% of the" : ""} questions `
-      + "go from here to there." : "";
+    const share = asked ? `${(100 * asked).toFixed(1)}% of the` : "no";
+    const need = model.get("hint") ? ` ${task}: ${share} questions go from here to there.` : "";
     const box = corner && !drag ? ` A box starts at ${corner.join(", ")}; space ends it here.` : "";
     const verb = name ? `reads key block ${j}: ${name}` : `does not read key block ${j}`;
     return `query block ${i} ${verb}. This row reads ${row} of ${n} key blocks.${need}${box}`;
@@ -325,13 +330,15 @@ function render({ model, el }) {
   const tools = element("div", { class: "bb-player", role: "group", "aria-label": "Brush" }, ...shapes);
   const undoing = element("div", { class: "bb-player", role: "group", "aria-label": "Steps" }, back, again);
   const own = { change: tell };
-  const switches = element("div", { class: "bb-pair" },
+  const switches = element("div", { class: "bb-pair" }, undoing,
     ui.add(toggle(model, { trait: "erasing", label: "erase", ...own })),
-    ui.add(toggle(model, { trait: "mirror", label: "mirror (both ways)", ...own })),
-    ui.add(toggle(model, { trait: "hint", label: "ring the cells the task asks for", ...own })));
-  const steps = () => {
-    back.disabled = place <= 0;
-    again.disabled = place >= past.length - 1;
+    ui.add(toggle(model, { trait: "mirror", label: "mirror (both ways)", ...own })));
+  const hint = ui.add(toggle(model, { trait: "hint", label: "ring the cells the task asks for", ...own }));
+  const steps = () => {                               // not `disabled`: the focus would be lost
+    for (const [node, by] of [[back, -1], [again, 1]]) {
+      node.setAttribute("aria-disabled", String(!past[place + by]));
+      node.style.opacity = past[place + by] ? "" : "0.5";
+    }
   };
   ui.add({
     refresh: () => {
@@ -344,14 +351,15 @@ function render({ model, el }) {
     },
   });
 
-  switches.style.columnGap = "18px";
+  Object.assign(switches.style, { columnGap: "18px", alignItems: "center", margin: "6px 0" });
+  for (const node of switches.children) node.style.margin = "0";
   const take = () => {
     const given = bytesOf(model, "kinds").slice();
     if (String(given) === String(kinds)) return;
     kinds = given;                                    // a preset, or what Python or another view painted
     remember(nextStroke());
   };
-  const picture = element("div", { class: "bb-picture" }, canvas, caption, tools, undoing, switches);
+  const picture = element("div", { class: "bb-picture" }, canvas, caption, tools, switches, hint);
   ui.root.append(picture, paintPanel(model, ui, chart));
   ui.on("change:kinds", take);
   take();
@@ -384,7 +392,8 @@ function paintPanel(model, ui, chart) {
       ask.textContent = model.get("ask");
       progress.textContent = model.get("progress");
       go.textContent = training ? "■ Stop" : "▶ Train it";
-      const help = training ? "Stop the training" : `Train it on ${model.get("task")}, at most ${model.get("seconds")} seconds`;
+      const offer = `Train it on ${model.get("task")}, at most ${model.get("seconds")} seconds`;
+      const help = training ? "Stop the training" : offer;
       go.setAttribute("aria-label", help);
       go.title = help;
       const know = table(model.get("task_rows"), ["two layers know", "by edges", "by paths", "trained"]);

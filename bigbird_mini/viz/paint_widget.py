@@ -83,7 +83,7 @@ class PaintExplorer(Instrument):
         self._named = {_GIVEN: joined_kinds(start)} if given else {}
         self._named |= {name: joined_kinds(make(n)) for name, make in PRESETS.items()}
         self._pattern = painted(joined_kinds(start))
-        self._quiet = False
+        self._quiet: int | None = None  # the thread that sets what the reader sees without answering to it
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self.runs: list[Run] = []
@@ -102,8 +102,12 @@ class PaintExplorer(Instrument):
     def train(self) -> Run:
         """Train it now and wait for the end; the same as `training = True`, which does not wait."""
         self.training = True
-        if self._thread is not None:
-            self._thread.join()
+        if (thread := self._thread) is not None:
+            try:
+                thread.join()
+            except KeyboardInterrupt:
+                self._stop.set()
+                raise
         if self.problem:
             raise ValueError(self.problem)
         return self.runs[-1]
@@ -118,15 +122,15 @@ class PaintExplorer(Instrument):
     # ---------------------------------------------------------------- answering a change
 
     def _changed(self, _change: Any) -> None:
-        if not self._quiet:
+        if self._quiet != threading.get_ident():
             self._attempt(self._update)
 
     def _on_preset(self, _change: Any) -> None:
-        if not self._quiet:
+        if self._quiet != threading.get_ident():
             self._attempt(self._take_preset)
 
     def _on_training(self, _change: Any) -> None:
-        if self._quiet:
+        if self._quiet == threading.get_ident():
             return
         if not self.training:
             self._stop.set()
@@ -135,8 +139,8 @@ class PaintExplorer(Instrument):
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
-        """Set what the reader sees without answering to it."""
-        before, self._quiet = self._quiet, True
+        """Set what the reader sees without answering to it; while the other thread waits for the lock."""
+        before, self._quiet = self._quiet, threading.get_ident()
         try:
             yield
         finally:
