@@ -22,13 +22,13 @@ def coverage(grids: Tensor) -> Tensor:
 
 
 def _cases() -> list[Case]:
-    lots = torch.stack([drawn(9, 2, seed) for seed in range(4)])
+    fresh = torch.stack([drawn(9, 2, seed) for seed in range(4)])
     wide = torch.stack([band(12, 3), band(12, 1), with_globals(band(12, 1), 4), band(12, 5)])
     one_way = torch.zeros(6, 6, dtype=torch.bool)
     one_way[range(5), range(1, 6)] = True
     dilated = torch.stack([_taps(16, step) for step in (1, 2, 4)])
     cases = [
-        ("For 4 layers in which each of 9 blocks reads two others by lot", lots),
+        ("For 4 layers in which each of 9 blocks reads two others at random", fresh),
         ("For windows of different widths, and one layer with a global block", wide),
         ("For 3 layers in which block i reads block i + 1 only", one_way.expand(3, 6, 6).contiguous()),
         ("For a dilated window, twice as wide in each layer", dilated),

@@ -33,11 +33,11 @@ def _cases() -> list[Case]:
     return [
         Case("For a chain in which block i reads block i + 1 only", {"grid": one_way}, axes),
         Case("For two halves that do not read each other", {"grid": island}, axes),
-        Case("For 9 blocks, each reading two drawn by lot", {"grid": drawn(9, 2, 4)}, axes),
+        Case("For 9 blocks, each reading two drawn at random", {"grid": drawn(9, 2, 4)}, axes),
         Case("For a window of 3 over 13 blocks", {"grid": band(13, 3)}, axes),
         Case("For a window of 3 and one global block", {"grid": with_globals(band(8, 3), 2)}, axes),
         Case(
-            "For 20 blocks, a window of 3 and one block in a row by lot", {"grid": band(20, 3) | drawn(20, 1, 1)}, axes
+            "For 20 blocks, a window of 3 and one random block in a row", {"grid": band(20, 3) | drawn(20, 1, 1)}, axes
         ),
         Case("For 4 blocks that read nothing", {"grid": torch.zeros(4, 4, dtype=torch.bool)}, axes),
         Case("For one block", {"grid": torch.ones(1, 1, dtype=torch.bool)}, axes),

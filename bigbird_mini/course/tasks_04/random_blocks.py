@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..catalogue import Case, Mistake, Task, add
 from ..running import drew_globally
-from .common import LESSON, LOOPS, LOT, TENSORS, band, with_globals
+from .common import LESSON, LOOPS, TENSORS, TICKET, band, with_globals
 
 
 def random_blocks(taken: Tensor, per_row: int, seeds: list[int]) -> Tensor:
@@ -58,17 +58,17 @@ def _hashed(taken: Tensor, per_row: int, seeds: list[int]) -> Tensor:
     for k, seed in enumerate(seeds):
         for i, row in enumerate(taken.tolist()):
             free = [j for j, closed in enumerate(row) if not closed]
-            out[k, i, sorted(free, key=lambda j: _lot(seed, i, j))[:per_row]] = True
+            out[k, i, sorted(free, key=lambda j: _ticket(seed, i, j))[:per_row]] = True
     return out
 
 
-def _lot(*place: int) -> bytes:
+def _ticket(*place: int) -> bytes:
     return hashlib.sha256(str(place).encode()).digest()
 
 
 def _at_once(taken: Tensor, per_row: int, seeds: list[int]) -> Tensor:
-    lots = torch.stack([torch.rand(taken.shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
-    rank = lots.masked_fill(taken, 2.0).argsort(-1).argsort(-1)
+    tickets = torch.stack([torch.rand(taken.shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+    rank = tickets.masked_fill(taken, 2.0).argsort(-1).argsort(-1)
     return (rank < per_row) & ~taken
 
 
@@ -130,9 +130,9 @@ def _one_generator(taken: Tensor, per_row: int, seeds: list[int]) -> Tensor:
 
 
 def _topk(taken: Tensor, per_row: int, seeds: list[int]) -> Tensor:
-    """The lowest lots of a row, those of taken blocks raised: where too few are free, taken ones come in."""
-    lots = torch.stack([torch.rand(taken.shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
-    return lots.masked_fill(taken, 2.0).argsort(-1).argsort(-1) < per_row
+    """The lowest tickets of a row, those of taken blocks raised: where too few are free, taken ones come in."""
+    tickets = torch.stack([torch.rand(taken.shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+    return tickets.masked_fill(taken, 2.0).argsort(-1).argsort(-1) < per_row
 
 
 def _from_all(taken: Tensor, per_row: int, seeds: list[int]) -> Tensor:
@@ -254,7 +254,7 @@ add(
                     _one_generator,
                 ),
                 seen=_unlike_itself,
-                look=LOT,
+                look=TICKET,
             ),
             Mistake(
                 "the seed not used",
@@ -264,7 +264,7 @@ add(
                     lambda taken, r, seeds: random_blocks(taken, r, [0 for _ in seeds]),
                 ),
                 seen=_all_alike,
-                look=LOT,
+                look=TICKET,
             ),
             Mistake(
                 "the global random state touched",
@@ -272,7 +272,7 @@ add(
                 "draws next gets others. Where could a generator of its own come from?",
                 (_seeded_globally, _numpy_globally),
                 seen=lambda found, **_: drew_globally(),
-                look=LOT,
+                look=TICKET,
             ),
             Mistake(
                 "blocks drawn that are taken",
@@ -317,7 +317,7 @@ add(
                 "same for many pairs. Two seeds should have nothing in common.",
                 (_by_row(_sample, lambda seed, row: seed + row),),
                 seen=_rows_lent,
-                look=LOT,
+                look=TICKET,
             ),
             Mistake(
                 "part of the text never drawn",
@@ -340,7 +340,7 @@ add(
             "Begin with one seed and one row: make the list of the blocks that are free, and bring it into an order "
             "that the seed decides. Then take the first ones.",
             "`torch.Generator().manual_seed(seed)` makes a generator of its own, and `torch.randperm(m, "
-            "generator=...)` an order of m things; `random.Random(...)` or the lots of the lesson do as well.",
+            "generator=...)` an order of m things; `random.Random(...)` or the tickets of the lesson do as well.",
             "Make the generator once for each seed, not for each row. `free = (~taken[row]).nonzero().flatten()` are "
             "the free blocks of a row, and a slice of too short a list is simply shorter.",
         ),

@@ -39,10 +39,10 @@ def _cases() -> list[Case]:
         Case(words, {"grid": grid})
         for words, grid in [
             ("For 12 blocks, a window of 3 and one global block", with_globals(band(12, 3), 3)),
-            ("For 14 blocks, each reading itself and three by lot", eye | drawn(14, 3, 1)),
+            ("For 14 blocks, each reading itself and three at random", eye | drawn(14, 3, 1)),
             ("For two camps, each reading blocks of the other only", two_camps),
             ("For a window of 5 over 20 blocks", band(20, 5)),
-            ("For 30 blocks, a window of 3 and two by lot", band(30, 3) | drawn(30, 2, 5)),
+            ("For 30 blocks, a window of 3 and two at random", band(30, 3) | drawn(30, 2, 5)),
             ("For 6 blocks that read everything", torch.ones(6, 6, dtype=torch.bool)),
             ("For 5 blocks that read only themselves", torch.eye(5, dtype=torch.bool)),
         ]
