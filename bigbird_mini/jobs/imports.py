@@ -52,8 +52,8 @@ class Run:
     pattern: str = "full"
     length: int = 4096
     seed: int = 0
-    steps: int = 700
-    short: int = 400
+    steps: int = 350
+    short: int = 250
     piece: int = 0
 
     def __post_init__(self) -> None:
@@ -267,8 +267,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--length", type=int, default=4096, help="tokens read of a file (default: 4096)")
     add("--pattern", default="full", choices=PATTERNS, help="which blocks are read (default: full)")
     add("--piece", type=int, default=0, help="tokens of a piece, with the pattern 'pieces'")
-    add("--short", type=int, help="so many of the steps read short excerpts (default: 4 of 7, with --quick 7 of 9)")
-    cells.add_arguments(parser, Path("runs/imports"), "700; with --quick 450")
+    add("--short", type=int, help="so many of the steps read short excerpts (default: 5 of 7, with --quick 3 of 4)")
+    cells.add_arguments(parser, Path("runs/imports"), "350; with --quick 240")
 
 
 def main(arguments: argparse.Namespace) -> int:

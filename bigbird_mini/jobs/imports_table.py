@@ -10,7 +10,7 @@ from .imports import Run
 
 SEEDS = (0, 1, 2)
 PIECES = (2048, 512)  # tokens
-QUICK = {"steps": 450, "short": 350}
+QUICK = {"steps": 240, "short": 180}
 ROWS = {
     "full": "full",
     "W+I+R": "W+I+R: the imports' blocks are global, others random",

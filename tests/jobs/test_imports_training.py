@@ -208,9 +208,9 @@ def test_the_cells_are_all_there_once():
     assert len(set(full)) == len({run.name for run in full}) == len(full) == 27
     assert [run.pattern for run in full[:3]] == ["full"] * 3  # the longest first
     assert {(run.pattern, run.piece) for run in full[-6:]} == {("pieces", 2048), ("pieces", 512)}
-    assert {(run.length, run.steps, run.short) for run in full} == {(4096, 700, 400)}
+    assert {(run.length, run.steps, run.short) for run in full} == {(4096, 350, 250)}
     assert [run.pattern for run in quick] == ["full", "W+I", "W+G", "W+R", "W"] and not set(full) & set(quick)
-    assert {(run.seed, run.length, run.steps, run.short) for run in quick} == {(0, 4096, 450, 350)}
+    assert {(run.seed, run.length, run.steps, run.short) for run in quick} == {(0, 4096, 240, 180)}
 
 
 def record(run, far):
@@ -249,7 +249,7 @@ def test_the_table_as_text():
     ):
         assert words in told
     assert "given for each far use only" in told and "given for each" not in imports_table.markdown(lines[3:4])
-    quick = imports_table.markdown([record(Run(steps=450, short=350), 0.8), *lines], quick=True)
+    quick = imports_table.markdown([record(Run(steps=240, short=180), 0.8), *lines], quick=True)
     assert "| full | 0.800 (1 seed) |" in quick and "W+G" not in quick.split("\n\n")[0]
 
 
@@ -273,8 +273,8 @@ def test_words_of_the_command_line_make_the_cell(monkeypatch):
     monkeypatch.setattr(imports.cells, "command", lambda words, cell, *more: asked.append((cell, *more)) or 0)
     for words, run in (
         ([], Run()),
-        (["--quick"], Run(steps=450, short=350)),
-        (["--quick", "--steps", "9"], Run(steps=9, short=7)),
+        (["--quick"], Run(steps=240, short=180)),
+        (["--quick", "--steps", "9"], Run(steps=9, short=6)),
         (["--steps", "70", "--pattern", "W", "--length", "1024", "--seed", "3"], Run("W", 1024, 3, 70, 40)),
         (["--steps", "9", "--short", "0", "--pattern", "pieces", "--piece", "192"], Run("pieces", 4096, 0, 9, 0, 192)),
     ):
