@@ -275,7 +275,7 @@ def test_words_of_the_command_line_make_the_cell(monkeypatch):
         ([], Run()),
         (["--quick"], Run(steps=240, short=180)),
         (["--quick", "--steps", "9"], Run(steps=9, short=6)),
-        (["--steps", "70", "--pattern", "W", "--length", "1024", "--seed", "3"], Run("W", 1024, 3, 70, 40)),
+        (["--steps", "70", "--pattern", "W", "--length", "1024", "--seed", "3"], Run("W", 1024, 3, 70, 50)),
         (["--steps", "9", "--short", "0", "--pattern", "pieces", "--piece", "192"], Run("pieces", 4096, 0, 9, 0, 192)),
     ):
         assert jobs(["imports", *words]) == 0
