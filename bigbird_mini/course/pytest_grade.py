@@ -1,7 +1,6 @@
 """pytest plugin: `pytest --nbval-lax exercises/01_dense_attention.ipynb` gives points, and a reason for each lost one.
 
-Loaded in every pytest run where this package is installed, so it imports nothing heavy and does nothing unless nbval
-is installed and asked for. Then it hands the exercises and solutions of this course to `graded.GradedNotebook`;
+bigbird_grade.py, beside the package, loads it where nbval or one of its options is asked for. It then hands the exercises and solutions of this course to `graded.GradedNotebook`;
 lessons and all other notebooks stay with nbval. Damaged or hostile work costs points, never the whole run.
 docs/grading.md is the manual.
 """

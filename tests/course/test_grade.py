@@ -192,7 +192,7 @@ def test_limits_come_from_the_command_line():
 
 
 def test_plugin_is_idle_without_nbval(tmp_path):
-    (tmp_path / "test_x.py").write_text("def test(): pass")
+    (tmp_path / "test_x.py").write_text("import sys\ndef test(): assert 'torch' not in sys.modules")
     base = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     idle = subprocess.run([*base, "-p", "no:nbval"], cwd=tmp_path, capture_output=True, text=True)
     assert idle.returncode == 0 and "score" not in idle.stdout, idle.stdout + idle.stderr
