@@ -1,7 +1,7 @@
 """The entry point of the grader for pytest: loaded in every pytest run where bigbird-mini is installed.
 
 It stands beside the package, since importing anything in that loads torch, which takes seconds. Only where notebooks
-are tested, or help or one of the grader's options is asked for, does it load the plugin, bigbird_mini.course.pytest_grade.
+are tested, or help or one of the grader's options is asked for, does it load bigbird_mini.course.pytest_grade.
 """
 
 from __future__ import annotations

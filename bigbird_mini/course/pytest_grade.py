@@ -1,7 +1,8 @@
 """pytest plugin: `pytest --nbval-lax exercises/01_dense_attention.ipynb` gives points, and a reason for each lost one.
 
-bigbird_grade.py, beside the package, loads it where nbval or one of its options is asked for. It then hands the exercises and solutions of this course to `graded.GradedNotebook`;
-lessons and all other notebooks stay with nbval. Damaged or hostile work costs points, never the whole run.
+bigbird_grade.py, beside the package, loads it where nbval or one of its options is asked for. It then hands the
+exercises and solutions of this course to `graded.GradedNotebook`; lessons and all other notebooks stay with nbval.
+Damaged or hostile work costs points, never the whole run.
 docs/grading.md is the manual.
 """
 
