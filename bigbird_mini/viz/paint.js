@@ -10,8 +10,8 @@ const SHAPES = [
 ];
 const INKS = ["#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"];   // of the trainings
 const PAINT_HINT = "Drag with the mouse (with Shift: the other way round). Or focus the grid: arrows move, space "
-  + "paints or erases, Shift with an arrow draws a line; C, B, R, K, D choose cell, box, row, column, diagonal; E erases, M "
-  + "mirrors, Ctrl+Z undoes, Ctrl+Y does it again.";
+  + "paints or erases, Shift with an arrow draws a line; C, B, R, K, D choose cell, box, row, column, diagonal; "
+  + "E erases, M mirrors, Ctrl+Z undoes, Ctrl+Y does it again.";
 const KNOW = "Predicted from the grid alone. By edges: right where one cell joins question and answer; by paths: "
   + "where up to two do, one in each layer; elsewhere a guess.";
 const percent = (share) => `${Math.round(100 * share)}%`;

@@ -257,6 +257,21 @@ def test_stop_and_start_again(short):
     assert [run.number for run in widget.runs] == [2, 3, 4, 5, 6, 7]  # the oldest goes
 
 
+def test_an_interrupted_wait_stops_the_training(monkeypatch):
+    monkeypatch.setattr(paint_run, "STEPS", dict.fromkeys(TASKS, 10**6))
+    widget = paint_pattern(4, block_size=2, seconds=120)
+
+    def interrupted(_thread):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            widget.train()
+    until(lambda: not widget.training and widget._thread is None)
+    assert widget.runs[0].done < widget.runs[0].steps and widget.runs[0].accuracy is not None
+
+
 def test_a_training_that_fails_is_said_and_the_next_one_works(short, monkeypatch):
     widget = paint_pattern(4, block_size=2, seconds=LONG)
     with monkeypatch.context() as patch:
