@@ -116,6 +116,19 @@ def test_answers_are_sought_outside_the_question():
 
 
 @torch.no_grad()
+def test_the_maps_of_a_question_are_those_of_its_answer():
+    """Question and text are told apart in them, too: by their sep token, by the lengths given, or by the types."""
+    net, x = model(BigBirdForQuestionAnswering, type_vocab_size=2).eval(), ids(2, 11)
+    x[:, 4] = CONFIG.sep_token_id
+    for parameter in net.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    for lengths, types in ((None, torch.arange(11) > 4), (torch.tensor([3, 3]), torch.arange(11) > 2)):
+        own = net.attention_maps(x, layers=[1], question_lengths=lengths)[1].dense()
+        told = net.encoder.attention_maps(x, token_type_ids=types.long().expand(2, -1), layers=[1])[1].dense()
+        assert torch.equal(own, told)
+        assert not torch.allclose(own, net.encoder.attention_maps(x, layers=[1])[1].dense(), atol=1e-3)
+
+
 def test_the_loss_of_a_class_is_its_mean_negative_log_probability():
     x = ids(3, 10)
     net = model(TEXT)

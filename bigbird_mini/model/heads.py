@@ -220,8 +220,7 @@ class BigBirdForQuestionAnswering(Head):
         Positions outside the n tokens are left out (an answer that was cut off).
         """
         question = self._question(input_ids, inputs_embeds, question_lengths)  # (B, n) bool
-        if question is not None and token_type_ids is None:
-            token_type_ids = question.logical_not().long()
+        token_type_ids = _types(question, token_type_ids)
         out = self.encoder(input_ids, attention_mask, token_type_ids, inputs_embeds)
         x = out.last_hidden_state
         logits = self.qa_classifier(x)
@@ -236,6 +235,20 @@ class BigBirdForQuestionAnswering(Head):
             ends = (("start_positions", start_positions), ("end_positions", end_positions))
             out.loss = self._loss(logits, [_places(name, x, *logits.shape[:2]) for name, x in ends])
         return out
+
+    def attention_maps(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        layers: Iterable[int] = (0,),
+        *,
+        question_lengths: Tensor | None = None,
+    ) -> dict[int, BlockWeights]:
+        """See :meth:`BigBirdModel.attention_maps`; question and text are told apart as in :meth:`forward`."""
+        types = _types(self._question(input_ids, inputs_embeds, question_lengths), token_type_ids)
+        return self.encoder.attention_maps(input_ids, attention_mask, types, inputs_embeds, layers)
 
     def _question(self, ids: Tensor | None, vectors: Tensor | None, lengths: Tensor | None) -> Tensor | None:
         """(B, n) True for the tokens of the question; None where nobody knows."""
@@ -255,6 +268,11 @@ class BigBirdForQuestionAnswering(Head):
         true = torch.stack(places, -1)  # (B, 2)
         losses = F.cross_entropy(logits.to(wide(logits)), true, ignore_index=NO_LABEL, reduction="none")  # (B, 2)
         return (losses.sum(0) / (true != NO_LABEL).sum(0).clamp(min=1)).mean()
+
+
+def _types(question: Tensor | None, given: Tensor | None) -> Tensor | None:
+    """token_type_ids: those given, else 0 for the question and 1 for the rest; None where nobody knows."""
+    return given if question is None or given is not None else question.logical_not().long()
 
 
 def _places(name: str, x: Any, B: int, n: int) -> Tensor:
