@@ -12,9 +12,18 @@ CELLS = [
     "a = explore_pattern(24)\na",
     "b = explore_flow(BlockPattern.bigbird(24), layers=3)\nb",
     "c = explore_cost()\nc",
+    "d = paint_pattern(12)\nd",
+    "import torch\nfrom bigbird_mini import BigBirdConfig, BigBirdModel\n"
+    "e = explore_attention(BigBirdModel(BigBirdConfig(9, 8, 2, 2, 16, block_size=4)), torch.arange(61)[None] % 9)\ne",
 ]
-KINDS = ("pattern", "flow", "cost")
-SLIDER = {"pattern": "seed", "flow": "the news starts at token", "cost": "device memory"}
+KINDS = ("pattern", "flow", "cost", "paint", "attention")
+SLIDER = {
+    "pattern": "seed",
+    "flow": "the news starts at token",
+    "cost": "device memory",
+    "paint": "a training takes at most",
+    "attention": "layer",
+}
 
 # The elements of an instrument that stick out of it to the right.
 OVER = """(e) => [...e.querySelectorAll('*')]
@@ -56,7 +65,7 @@ def test_at_200_percent_nothing_is_cut_off(zoomed, kind, shot):
     assert zoomed.take_errors() == []
 
 
-@pytest.mark.parametrize(("kind", "name"), zip(KINDS, "abc", strict=True))
+@pytest.mark.parametrize(("kind", "name"), zip(KINDS, "abcde", strict=True))
 def test_an_interrupted_kernel_is_said_and_the_next_change_works(fresh, kind, name):
     view = fresh.page.locator(f".bb-{kind}")
     fresh.page.evaluate(
@@ -117,8 +126,9 @@ def test_a_saved_notebook_shows_the_pictures_without_a_kernel(lab, chromium, fre
     assert "widgets" not in json.loads(text)["metadata"] and "widget-view" not in text
     opened = rig.reopen(lab, chromium, "committed.ipynb", kernel=False)
     pictures = opened.page.locator(".jp-OutputArea-output img")
-    expect(pictures).to_have_count(3)
-    for picture, words in zip(pictures.all(), ("block pairs are read", "News of block 12", "fits up to"), strict=True):
+    expect(pictures).to_have_count(len(KINDS))
+    told = ("block pairs are read", "News of block 12", "fits up to", "far copy", "of its weight")
+    for picture, words in zip(pictures.all(), told, strict=True):
         assert words in picture.get_attribute("alt")
         assert picture.evaluate("(i) => i.naturalWidth") > 300
         assert len(shot(picture, "saved")) > 5000

@@ -5,19 +5,31 @@ import re
 import pytest
 
 pytest.importorskip("anywidget")
+import torch
 from teaching import distillation
 from training import trainer
 
-from bigbird_mini import BlockPattern
-from bigbird_mini.viz import explore_cost, explore_distillation, explore_flow, explore_pattern, watch
+from bigbird_mini import BigBirdConfig, BigBirdModel, BlockPattern
+from bigbird_mini.viz import (
+    explore_attention,
+    explore_cost,
+    explore_distillation,
+    explore_flow,
+    explore_pattern,
+    paint_pattern,
+    watch,
+)
 from bigbird_mini.viz.instrument import sentence
 
+IDS = torch.arange(29)[None] % 9
 ALL = {
     "pattern": lambda: explore_pattern(8),
     "flow": lambda: explore_flow(BlockPattern.bigbird(8), layers=2),
     "cost": explore_cost,
     "watch": lambda: watch(trainer(), dials={"weight": 1.0}),
     "distillation": lambda: explore_distillation(distillation()),
+    "paint": lambda: paint_pattern(8),
+    "attention": lambda: explore_attention(BigBirdModel(BigBirdConfig(9, 8, 2, 2, 16, block_size=4)), IDS),
 }
 SETTING = {
     "pattern": ("seed", 1),
@@ -25,6 +37,8 @@ SETTING = {
     "cost": ("tokens", 8192),
     "watch": ("dials", {"weight": 2.0}),
     "distillation": ("layer", 1),
+    "paint": ("task", "lookup"),
+    "attention": ("layer", 1),
 }
 
 
