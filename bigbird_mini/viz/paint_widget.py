@@ -67,7 +67,7 @@ class PaintExplorer(Instrument):
     hint = traitlets.Bool(False).tag(sync=True)
     task = traitlets.Unicode("far copy").tag(sync=True)
     tasks = traitlets.List([[name, name] for name in TASKS]).tag(sync=True)
-    seconds = traitlets.Int(20).tag(sync=True)
+    seconds = traitlets.Int(30).tag(sync=True)
     training = traitlets.Bool(False).tag(sync=True)
     needs = traitlets.List().tag(sync=True)  # for each cell the share of the task's questions
     predicted = traitlets.List().tag(sync=True)  # accuracy by edges, by paths
@@ -254,7 +254,7 @@ class PaintExplorer(Instrument):
 
 
 def paint_pattern(
-    pattern: int | BlockPattern = 16, block_size: int = 8, task: str = "far copy", seconds: int = 20
+    pattern: int | BlockPattern = 16, block_size: int = 8, task: str = "far copy", seconds: int = 30
 ) -> PaintExplorer:
     """A grid to paint a pattern on, with live figures, and a small encoder to train with it.
 
