@@ -243,6 +243,7 @@ function sharp(canvas, width, height) {
 // The colours of the page, as a canvas wants them; light or dark.
 const shades = new WeakMap();
 function colours(root) {
+  if (!root.isConnected) return readColours(root);   // not on the page yet: it has none, and none may be kept
   if (!shades.has(root)) shades.set(root, readColours(root));
   return shades.get(root);
 }
