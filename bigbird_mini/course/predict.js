@@ -51,7 +51,7 @@ function cellField(model) {
     const ratio = window.devicePixelRatio || 1, width = LEFT + columns * SIDE + 4, height = TOP + rows * SIDE + 4;
     Object.assign(canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
     Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
-    const pen = canvas.getContext("2d"), ink = colour("--ink"), soft = colour("--soft");
+    const pen = canvas.getContext("2d"), [ink, soft, line] = ["--ink", "--soft", "--line"].map(colour);
     pen.scale(ratio, ratio);
     pen.textBaseline = "middle";
     pen.font = "11px sans-serif";
@@ -69,7 +69,7 @@ function cellField(model) {
       pen.fillText(String(i), LEFT - 12, TOP + (i + 0.5) * SIDE);
       for (let j = 0; j < columns; j++) {
         const x = LEFT + j * SIDE, y = TOP + i * SIDE;
-        pen.strokeStyle = soft;
+        pen.strokeStyle = line;
         pen.strokeRect(x + 0.5, y + 0.5, SIDE, SIDE);
         if (!filled.has(name([i, j]))) continue;
         pen.fillStyle = "#0072B2";
@@ -159,10 +159,11 @@ function render({ model, el }) {
   const score = element("div", { class: "bb-score" });
   root.append(name, element("div", { class: "bb-question" }, model.get("question")), form, message, outcome, score);
   el.append(root);
-  // the colours of a canvas do not follow the theme by themselves
+  // the colours of a canvas do not follow the theme by themselves, and are not known before it is on the page
   const theme = new MutationObserver(() => field.paint?.());
   theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "class"] });
-  field.paint?.();
+  const size = new ResizeObserver(() => field.paint?.());
+  size.observe(root);
 
   let timer = 0;
   const say = (text, waiting = false) => {
@@ -204,6 +205,7 @@ function render({ model, el }) {
   return () => {
     clearTimeout(timer);
     theme.disconnect();
+    size.disconnect();
     watched.forEach((name_) => model.off(name_, refresh));
     model.off("msg:custom", answered);
   };

@@ -362,7 +362,7 @@ function render({ model, el }) {
   picture.append(element("div", { class: "bb-pair" }, ...maps.map(({ box }) => box)), foot,
     element("div", { class: "bb-pair" }, ...tiles.map(({ box }) => box)), tileFoot);
 
-  const ask = element("div", { class: "bb-ask", style: "flex: 1 0 100%; margin: 0" });   // before the picture: ask first
+  const ask = element("div", { class: "bb-ask", style: "flex: 1 0 100%; margin: 0; box-sizing: border-box" });   // before the picture: ask first
   ui.add({ row: ask, refresh: () => { ask.textContent = model.get("ask"); ask.hidden = !ask.textContent; } });
   ui.root.append(ask, picture, beside(model, ui, lock));
   ui.on("change:answers", take);

@@ -125,6 +125,7 @@ class TrainingDashboard(Instrument):
     def close(self) -> None:
         """Remove the widget; where no other dashboard watches this trainer, its training pauses and the thread ends."""
         self._run.leave(self._heard)
+        self._attempt(self._update)  # what became of it, for those who still hold it
         super().close()
 
     def still(self) -> tuple[Any, str]:

@@ -28,6 +28,11 @@ class Floor(anywidget.AnyWidget):
     def _answer(self, _):
         self.answers += 1
 Floor()"""
+# A distillation that trains all the while: what is measured is Python's answer, not the next picture of the curves.
+TRAINING = (
+    f"{(Path(__file__).parents[1] / 'teaching.py').read_text('utf-8')}\n"
+    "w = explore_distillation(distillation(100_000))\nw.start()\nw"
+)
 # what is measured: (code, the label of its slider)
 CASES = {
     "nothing but the way there and back": (FLOOR, "x"),
@@ -41,17 +46,19 @@ CASES = {
         "the news starts at token",
     ),
     "cost, device memory": ("explore_cost()", "device memory"),
+    "training dashboard while it trains, dial": (TRAINING, "temperature"),
+    "training dashboard while it trains, layer": (TRAINING, "layer shown"),
 }
 STEP = """(root, [label, steps]) => new Promise(async (done) => {
   const slider = [...root.querySelectorAll("input[type=range]")].find((s) => s.ariaLabel === label);
   const stride = Math.max(1, Math.floor(Number(slider.max) / 60)), taken = [];
   for (let k = 0; k < steps; k++) {
-    const drawn = root.dataset.drawn, start = performance.now();
+    const what = root.dataset.state ? "answers" : "drawn", drawn = root.dataset[what], start = performance.now();
     slider.value = Number(slider.value) + (k % 2 ? -stride : stride);
     slider.dispatchEvent(new Event("input", { bubbles: true }));
     await new Promise((next) => {   // Python has answered, and what it said has been drawn
       const look = () => {
-        if (root.dataset.drawn !== drawn || performance.now() - start > 20000) next();
+        if (root.dataset[what] !== drawn || performance.now() - start > 20000) next();
         else requestAnimationFrame(look);
       };
       requestAnimationFrame(look);

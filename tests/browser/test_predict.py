@@ -119,9 +119,10 @@ def test_a_drawing_by_mouse(fresh):
 def test_a_drawing_by_keyboard(fresh):
     view = card(fresh, "1.3")
     grid = view.locator("canvas")
-    grid.focus()
-    assert "2px" in grid.evaluate("(c) => getComputedStyle(c).outline")
     press = fresh.page.keyboard.press
+    grid.focus()
+    press("ArrowUp")
+    assert "2px" in grid.evaluate("(c) => getComputedStyle(c).outline")
     for i in range(6):
         columns = [j for j in (i - 1, i, i + 1) if 0 <= j < 6]
         for j in range(6):

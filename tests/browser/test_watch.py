@@ -58,7 +58,8 @@ def same_curve(view, notebook):
     for step, value in list(zip(steps, values, strict=True))[:24]:
         y = HIGH - BOTTOM - (value - low + pad) / (high - low + 2 * pad) * (HIGH - BOTTOM - TOP)
         spots.append([LEFT + step / far * (WIDE / 2 - LEFT - RIGHT), y])
-    assert pixels(view.locator("canvas").last, spots) == [LINE] * len(spots)
+    for k, seen in enumerate(pixels(view.locator("canvas").last, spots)):
+        assert all(abs(a - b) <= 40 for a, b in zip(seen, LINE, strict=True)), f"point {k} is {seen}"
 
 
 def same_maps(view, notebook):
@@ -279,6 +280,7 @@ def test_a_training_without_a_teacher(fresh):
         expect(view.locator("canvas")).to_have_count(1)
         expect(view.locator(".bb-ask")).to_contain_text("where will the loss be after 30 steps?")
         button(view, "Start the training").click()
+        fresh.page.wait_for_function("() => document.querySelector('.bb-watch progress').value === 30")
         fresh.until("w.state", "finished")
         same_curve(view, fresh)
         assert button(view, "Resume the training").get_attribute("aria-disabled") == "true"
@@ -313,6 +315,11 @@ def test_at_200_percent_nothing_is_cut_off(lab, chromium, fresh, shot):
     begin(view, opened, 10)
     rest(view, opened)
     shot(view, "distillation_200")
+    # every panel's title has the ink of the page, also in a first picture that was drawn before it was on the page
+    title = "(c, [y, h]) => { const d = c.getContext('2d').getImageData(0, y, c.width, h).data; let blue = 0;"
+    title += " for (let k = 0; k < d.length; k += 4) blue += d[k + 3] > 200 && d[k + 2] > d[k] + 60; return blue }"
+    for row in range(5):
+        assert view.locator("canvas").last.evaluate(title, [2 * row * HIGH, 2 * 20]) == 0
     over = "(e) => [...e.querySelectorAll('*')].filter((x) => !x.closest('.bb-heard') && "
     over += (
         "x.getBoundingClientRect().right > e.getBoundingClientRect().right + 1).map((x) => x.outerHTML.slice(0, 80))"
