@@ -217,6 +217,15 @@ add(
                 small={"x": table([[[0], [5], [0], [0]]]), "w": table([1]), "count": 1, "block_size": 2},
             ),
             Mistake(
+                "block numbers handed back",
+                "you return which blocks were chosen, as numbers. The result has a place for every block, and True or "
+                "False in it.",
+                (
+                    lambda x, w, count, b: (x @ w).unflatten(1, (-1, b)).amax(-1).topk(count, -1).indices,
+                    lambda x, w, count, b: choose_globals(x, w, count, b).nonzero()[:, 1].view(len(x), count),
+                ),
+            ),
+            Mistake(
                 "the first blocks chosen",
                 "your choice does not look at the scores at all.",
                 (_first,),

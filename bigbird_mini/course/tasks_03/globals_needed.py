@@ -165,8 +165,8 @@ add(
             "Put the facts that are wanted from another block into a `set`, which holds each of them once, and leave "
             "out None.",
         ),
-        why="Each fact that is wanted from afar passes once, however many want it: the count is the rank of the wish, "
-        "with the blocks on the diagonal left out. With fewer globals, no choice of weights brings everything across.",
+        why="Each fact that is wanted from afar passes once, however many want it. The count is the rank of the wish, "
+        "the near wishes left out; and what arrives, `read @ gather`, has no rank above the number of globals.",
         also_right=(_rank, _comprehension, _sorted),
         small={"wants": [2, 2, 3, 3], "block_size": 2},
         look=DOOR,
