@@ -243,16 +243,9 @@ function sharp(canvas, width, height) {
 // The colours of the page, as a canvas wants them; light or dark.
 const shades = new WeakMap();
 function colours(root) {
-<<<<<<< HEAD
-  if (shades.has(root)) return shades.get(root);
-  const found = readColours(root);
-  if (root.isConnected) shades.set(root, found);   // else it has none yet; its first width will draw it again
-  return found;
-=======
   if (!root.isConnected) return readColours(root);   // not on the page yet: it has none, and none may be kept
   if (!shades.has(root)) shades.set(root, readColours(root));
   return shades.get(root);
->>>>>>> dash
 }
 
 function readColours(root) {
