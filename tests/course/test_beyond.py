@@ -17,7 +17,7 @@ from bigbird_mini.course.handover import Closed
 from bigbird_mini.course.judging import Misuse
 from bigbird_mini.course.tally import Tally, tallied
 
-TASK = find_task("1.5")
+TASK = dataclasses.replace(find_task("1.5"), seconds=100.0)  # on a machine that does other things too
 MASKED, QUERY_BY_QUERY, GATHERED = TASK.also_right
 
 
