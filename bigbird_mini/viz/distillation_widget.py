@@ -189,8 +189,8 @@ def explore_distillation(
 
     Raises TypeError where there is no function to compare with; what it returns wrongly is shown in the dashboard.
     """
-    run, limits = run_and_limits(trainer, dials, limits)
-    compare = getattr(trainer.model, "compare", None) if compare is None else compare
+    compare = getattr(getattr(trainer, "model", None), "compare", None) if compare is None else compare
     if not callable(compare):
         raise TypeError("compare must be a function that returns what teacher and student attend to; see help")
+    run, limits = run_and_limits(trainer, dials, limits)
     return instead_of_the_last(DistillationDashboard(run, limits, compare))

@@ -123,8 +123,8 @@ class Run:
         """
         self._listeners = [*self._listeners, listener]
 
-    def leave(self, listener: Listener) -> None:
-        """No more calls. With the last listener the training pauses, and its thread ends."""
+    def leave(self, listener: Listener | None = None) -> None:
+        """No more calls. With nobody left the training pauses, its thread ends, and the trainer forgets this run."""
         self._listeners = [one for one in self._listeners if one != listener]
         if not self._listeners:
             self._end_with("pausing")

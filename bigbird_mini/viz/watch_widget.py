@@ -67,7 +67,7 @@ class TrainingDashboard(Instrument):
     def __init__(self, run: Run, limits: Mapping[str, tuple[float, float]], **settings: Any) -> None:
         self._run = run
         self._quiet_until, self._quarter, self._following = 0.0, 0, False
-        self.limits = limits_of(run.settings(), limits)
+        self.limits = dict(limits)
         super().__init__(**{"title": "Training", **settings})
         given = run.trainer.settings
         self.total, self.plan = given.steps, [list(part) for part in planned(given)]
@@ -279,7 +279,11 @@ def run_and_limits(
     run = Run.of(trainer, dials)
     if limits is None:
         limits = getattr(trainer.model, "dial_limits", {}) if dials is None else {}
-    return run, limits
+    try:
+        return run, limits_of(run.settings(), limits)
+    except ValueError:
+        run.leave()
+        raise
 
 
 def instead_of_the_last(dashboard: TrainingDashboard) -> TrainingDashboard:

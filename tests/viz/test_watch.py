@@ -14,7 +14,7 @@ import torch
 from training import Toy, batches, same_bits, settings, trainer
 
 from bigbird_mini.train import Trainer
-from bigbird_mini.viz import describe_training, draw_training, watch
+from bigbird_mini.viz import describe_training, draw_training, watch, watch_widget
 from bigbird_mini.viz.show import encode
 from bigbird_mini.viz.watch_run import places
 from bigbird_mini.viz.watch_words import Curve, planned
@@ -259,8 +259,10 @@ def test_dials_and_limits_that_make_no_sense():
         watch(trainer(), dials={"a": None})
     with pytest.raises(ValueError, match="limits for 'b', which is no dial; there are a"):
         watch(trainer(), dials={"a": 1.0}, limits={"b": (0, 1)})
+    given = trainer()
     with pytest.raises(ValueError, match=r"dial 'a' is 3\.0, outside its limits 0 to 1"):
-        watch(trainer(), dials={"a": 3.0}, limits={"a": (0, 1)})
+        watch(given, dials={"a": 3.0}, limits={"a": (0, 1)})
+    assert given.callbacks == []
 
 
 def test_places_of_a_dial():
@@ -376,7 +378,6 @@ def test_it_does_not_chatter():
     widget = watch(trainer(given=settings(steps=40)))
     before, heard = widget.answers, []
     widget.observe(lambda change: heard.append(widget.words), names=["answers"])
-    widget._quiet_until = math.inf
     widget.start()
     assert widget.wait(LONG)
     assert widget.answers - before <= 6  # start, three quarters, the last step, the end
@@ -385,11 +386,11 @@ def test_it_does_not_chatter():
     assert repr(widget) == f"TrainingDashboard: {widget.words}"
 
 
-def test_pictures_come_no_faster_than_they_are_looked_at():
+def test_pictures_come_no_faster_than_they_are_looked_at(monkeypatch):
+    monkeypatch.setattr(watch_widget, "_PACE", 1e9)
     widget = watch(trainer(given=settings(steps=60)))
     shown = []
     widget.observe(lambda change: shown.append(widget.done), names=["curves"])
-    widget._quiet_until = math.inf  # as if one had just been drawn
     widget.start()
     assert widget.wait(LONG)
     assert len(shown) <= 6 and widget.done == 60 and len(widget.curves["loss"][0]) == 60
