@@ -237,6 +237,8 @@ def _fits(function: Callable[..., Any], inputs: dict[str, Any]) -> None:
 def _unchanged(before: Any, after: Any) -> bool:
     if isinstance(before, Tensor):
         return isinstance(after, Tensor) and torch.equal(before, after)
+    if isinstance(before, list | tuple):
+        return len(before) == len(after) and all(map(_unchanged, before, after))
     return bool(before == after)
 
 

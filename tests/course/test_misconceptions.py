@@ -339,3 +339,30 @@ def test_redrawn_at_every_call(registry):
 
 def test_help_text_is_dedented(registry):
     assert worked(RANDOM) == textwrap.dedent(inspect.getsource(random_blocks)).rstrip()
+
+
+def forgetful(grids, source):
+    rows = [torch.arange(grids.shape[1]) == source]
+    for grid in grids:
+        rows.append((grid & rows[-1]).any(1))
+    return torch.stack(rows)
+
+
+def test_a_grid_for_each_layer_is_written_as_pictures():
+    small = evaluate("2.3", forgetful).small
+    assert "grids = [[000, 100, 000], [000, 000, 010]]; source = 0" in small and "[100, 010, 001]" in small
+
+
+def test_an_input_may_be_a_list_of_tensors(registry):
+    def total(parts):
+        return sum(parts)
+
+    def emptied(parts):
+        parts[1] *= 0
+        return parts[0] + torch.tensor([3.0, 4.0])
+
+    tensors = [torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])]
+    add(Task("97.1", "sum", 1, total, lambda: [Case("Of two", {"parts": tensors})]))
+    assert evaluate("97.1", total).outcome == "right"
+    assert "changes its input `parts` in place" in evaluate("97.1", emptied).why
+    assert "changes its input `parts` in place" in evaluate("97.1", lambda parts: parts.pop() + parts[0]).why

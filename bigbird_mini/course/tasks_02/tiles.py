@@ -10,7 +10,7 @@ from .common import LESSON, TILES, apart, some_grid
 
 
 def wanted_tiles(mask: Tensor, size: int) -> Tensor:
-    """Which tiles of size x size scores hold one that is wanted: mask bool (n, n) -> bool (N, N), N = n / size, up."""
+    """Which tiles of size x size scores hold one that is wanted: mask bool (n, n) -> bool (N, N)."""
     n = len(mask)
     tiles = -(-n // size)  # rounded up: the last tiles may be cut short
     whole = torch.zeros(tiles * size, tiles * size, dtype=torch.bool)
