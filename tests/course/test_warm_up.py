@@ -25,8 +25,8 @@ def put_right(card):
     card.lines = [[text, indents, True] for text, indents in lines] + wrong
 
 
-def test_the_three_longest_functions_have_one():
-    code = {number: len(pieces(task)[1]) for number, task in all_tasks().items()}
+def test_the_three_longest_functions_of_the_first_exercise_have_one():
+    code = {number: len(pieces(task)[1]) for number, task in all_tasks().items() if number.startswith("1.")}
     assert sorted(code, key=code.get)[-3:] == sorted(WARM, key=code.get) and len(WARM) == 3
 
 
