@@ -174,12 +174,12 @@ def test_painting_what_a_task_asks_for_is_enough():
 
 def test_a_training_learns_what_the_pattern_allows(monkeypatch):
     """The broadcast in 4 blocks of 2: all through the global block, and nothing without an edge."""
-    monkeypatch.setattr(paint_run, "STEPS", dict.fromkeys(TASKS, 200))
+    monkeypatch.setattr(paint_run, "STEPS", dict.fromkeys(TASKS, 120))
     widget = paint_pattern(4, block_size=2, task="broadcast")
     monkeypatch.setattr(paint_widget, "SECONDS", (5, LONG))  # however slow this machine is
     widget.seconds = LONG
     run = widget.train()
-    assert run.accuracy > 0.9 and run.done == run.steps == 200 and run.took < LONG
+    assert run.accuracy > 0.9 and run.done == run.steps == 120 and run.took < LONG
     assert widget.task_rows[1][3] == f"{run.accuracy:.0%}" and f"{run.accuracy:.0%} right" in widget.words
     assert run.accuracy == measured(run.model, run.task.batch(1, 256, part="test"))
     widget.preset = "nothing"
@@ -224,7 +224,7 @@ def test_it_ends_within_the_stated_seconds(monkeypatch):
     start = time.perf_counter()
     run = widget.train()
     assert time.perf_counter() - start < 5 + 10  # a step, a look and the last test come on top
-    assert 10 < run.done <= run.steps < 10**6 and run.accuracy is not None
+    assert 1 <= run.done <= run.steps < 10**6 and run.accuracy is not None
     assert "the task wants 1000000" in str(run)
 
 
@@ -247,14 +247,14 @@ def test_while_it_trains_the_widget_answers(monkeypatch):
     assert widget.runs[0].done < widget.runs[0].steps and widget.runs[0].took < 60
 
 
-def test_stop_and_start_again(short):
+def test_stop_and_start_again(short, monkeypatch):
     widget = paint_pattern(4, block_size=2, seconds=LONG)
     widget.training = False  # nothing to stop
     first, second = widget.train(), widget.train()
     assert (first.number, second.number) == (1, 2) and widget.runs == [first, second]
-    for _ in range(5):
-        widget.train()
-    assert [run.number for run in widget.runs] == [2, 3, 4, 5, 6, 7]  # the oldest goes
+    monkeypatch.setattr(paint_widget, "_KEPT", 2)
+    widget.train()
+    assert [run.number for run in widget.runs] == [2, 3]  # the oldest goes
 
 
 def test_an_interrupted_wait_stops_the_training(monkeypatch):
