@@ -4,6 +4,7 @@ Run as a program it is ``python -m bigbird_mini.jobs`` with these sizes; in the 
 """
 
 import os
+import socket
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -82,10 +83,10 @@ def execute(cell, folder, resume, progress):
     if cell.name == "is stopped":
         raise KeyboardInterrupt
     if cell.name == "goes on":
-        folder.mkdir(parents=True)
-        while True:
-            (folder / "beat").write_text(str(time.time()))
-            time.sleep(0.02)
+        with socket.create_server(("127.0.0.1", 0)) as server:  # open as long as the process lives
+            folder.mkdir(parents=True)
+            (folder / "port").write_text(f"{server.getsockname()[1]}\n")
+            time.sleep(1000)
     about = {"folder": str(folder), "resume": resume, "progress": progress, "process": os.getpid()}
     return asdict(cell) | about | {"threads": torch.get_num_threads()}
 

@@ -43,8 +43,8 @@ class Run:
 
     pattern: W window of 3 blocks; R 3 random blocks a row; G one block of 64 learned global tokens, which hold nothing
     of the text; I the first two blocks of the text, where the imports stand, are global; "full"; or "pieces": the text
-    in pieces that do not see each other, and vote. piece: their tokens, else 0. length: tokens read of a file. The
-    first ``short`` steps read excerpts of 128 tokens, in which all patterns are the same.
+    in pieces that do not see each other, each read in full, and vote. piece: their tokens, else 0. length: tokens read
+    of a file. The first ``short`` steps read excerpts of 128 tokens, in which all patterns are the same.
 
     Raises ValueError for what cannot be run, with what is allowed.
     """
@@ -114,7 +114,7 @@ def config(run: Run) -> BigBirdConfig:
         num_random_blocks=3 if "R" in run.pattern else 0,
         global_blocks=(0, 1) if "I" in run.pattern else (),
         extra_global_tokens=BLOCK if "G" in run.pattern else 0,
-        attention_type="original_full" if run.pattern == "full" else "block_sparse",
+        attention_type="original_full" if run.pattern in ("full", "pieces") else "block_sparse",
         pattern_seed=run.seed,
         norm="pre",
         positions="none",

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -106,19 +107,25 @@ def test_ctrl_c_starts_no_further_cell(tmp_path, monkeypatch):
 
 def test_when_the_table_is_killed_its_cells_end_too(tmp_path):
     """Or the same command, given again, would train a second time in the same folder."""
-    beat = tmp_path / "goes on" / "beat"
+    port = tmp_path / "goes on" / "port"
     process = subprocess.Popen([sys.executable, small_jobs.__file__, "fill", tmp_path], stderr=subprocess.DEVNULL)
     give_up = time.monotonic() + 100
-    while not beat.exists() and process.poll() is None and time.monotonic() < give_up:
+    while not (port.exists() and port.read_text()) and process.poll() is None and time.monotonic() < give_up:
         time.sleep(0.05)
-    alive = beat.exists()
+
+    def alive():
+        try:
+            socket.create_connection(("127.0.0.1", int(port.read_text()))).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    before = alive()
     process.kill()
     process.wait()
-    assert alive
-    last = None
-    while last != (last := beat.read_bytes()) and time.monotonic() < give_up:
-        time.sleep(2)  # a hundred beats
-    assert time.monotonic() < give_up
+    while (after := alive()) and time.monotonic() < give_up:
+        time.sleep(0.1)
+    assert before and not after
 
 
 # ---------------------------------------------------------------- lines

@@ -10,11 +10,10 @@ import small_jobs
 import torch
 from safetensors.torch import load_file
 
-from bigbird_mini import BigBirdForTokenClassification, BlockPattern
+from bigbird_mini import BlockPattern
 from bigbird_mini.jobs import cells, imports, imports_table
 from bigbird_mini.jobs.__main__ import main as jobs
 from bigbird_mini.jobs.imports import PATTERNS, Run
-from bigbird_mini.jobs.imports_votes import Voters, pieces
 
 pytest.importorskip("tokenizers", reason="needs the extra lab or hf")
 V = small_jobs.VOCABULARY
@@ -85,40 +84,38 @@ def test_without_positions_an_answer_does_not_depend_on_where_a_token_stands():
     assert torch.allclose(turned, net(ids, token_type_ids=segments).logits[:, order], atol=1e-5)
 
 
-def test_the_pieces_by_hand():
-    want = [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
-    assert pieces(5, 2).grid().int().tolist() == [want] and pieces(3, 4).grid().all()
-
-
 def test_a_score_is_what_the_own_piece_says_and_the_sum_of_the_votes():
-    net, (ids, segments) = model(Run("pieces", piece=128)), text(300)
-    labels = torch.full((1, 300), -100)
-    labels[0, 5], labels[0, 299] = 31, 4
+    """Each piece as if it were the whole text of a model with full attention; the last one is shorter."""
+    net = model(Run("pieces", piece=128))
+    ids, segments = (torch.cat(pair) for pair in zip(text(300), text(300, 1), strict=True))
+    labels = torch.full((2, 300), -100)
+    labels[0, 5], labels[1, 299] = 31, 4
     out = net(ids, token_type_ids=segments, labels=labels)
-    own = net.own(ids, token_type_ids=segments)
-    votes = sum(net.vote(own.last_hidden_state[0, a:b].mean(0)) for a, b in ((0, 128), (128, 256), (256, 300)))
-    assert torch.allclose(out.logits[0], own.logits[0] + votes, atol=1e-5) and votes.abs().max() > 0.01
-    scores = out.logits[0].log_softmax(-1)
-    assert out.loss.item() == pytest.approx(-(scores[5, 31] + scores[299, 4]).item() / 2, abs=1e-5)
-    assert net(ids, token_type_ids=segments).loss is None
+    full = model(Run("full"))
+    full.load_state_dict(net.own.state_dict())
+    for row in range(2):
+        ends = ((0, 128), (128, 256), (256, 300))
+        outs = [full(ids[row : row + 1, a:b], token_type_ids=segments[row : row + 1, a:b]) for a, b in ends]
+        votes = sum(net.vote(part.last_hidden_state[0].mean(0)) for part in outs)
+        want = torch.cat([part.logits[0] for part in outs]) + votes
+        assert torch.allclose(out.logits[row], want, atol=1e-5) and votes.abs().max() > 0.01
+    scores = out.logits.log_softmax(-1)
+    assert out.loss.item() == pytest.approx(-(scores[0, 5, 31] + scores[1, 299, 4]).item() / 2, abs=1e-5)
+    assert net(ids, token_type_ids=segments).loss is None and out.last_hidden_state.shape == (2, 300, 64)
 
 
 def test_pieces_do_not_see_each_other_except_through_the_vote():
     net, (ids, segments) = model(Run("pieces", piece=128)), text(300)
-    changed, where = ids.clone(), torch.arange(300)
+    changed, outside = ids.clone(), torch.arange(300) // 128 != 1
     changed[0, 200] = (ids[0, 200] + 1) % V
-    own = [net.own(x, token_type_ids=segments).logits[0] for x in (ids, changed)]
-    inside = (where >= 128) & (where < 256)
-    assert torch.equal(*(x[~inside] for x in own)) and (own[0][inside] != own[1][inside]).any(-1).all()
-    difference = net(ids, token_type_ids=segments).logits[0] - net(changed, token_type_ids=segments).logits[0]
-    assert torch.allclose(difference[~inside], difference[0].expand(300 - 128, -1), atol=1e-6)
+    one, other = (net(x, token_type_ids=segments).logits[0] for x in (ids, changed))
+    difference = one - other
+    assert torch.allclose(difference[outside], difference[0].expand(172, -1), atol=1e-6)
     assert difference[0].abs().max() > 1e-4  # the vote of the piece, the same for all the others
-    full = BigBirdForTokenClassification(imports.config(Run("full"))).eval()
-    full.load_state_dict(net.own.state_dict())
-    whole = Voters(net.config, 320).eval()
-    whole.own.load_state_dict(net.own.state_dict())
-    one, other = (net(ids, token_type_ids=segments).logits for net in (whole.own, full))
-    assert torch.allclose(one, other, atol=1e-5)
+    assert not torch.isclose(difference[~outside], difference[0], atol=1e-5).all(-1).any()
+    net.vote.weight.data.zero_()
+    one, other = (net(x, token_type_ids=segments).logits[0] for x in (ids, changed))
+    assert torch.equal(one[outside], other[outside]) and (one[~outside] != other[~outside]).any(-1).all()
 
 
 def test_models_follow_from_the_seed_and_every_weight_learns():
