@@ -170,8 +170,9 @@ function render({ model, el }) {
 
   // ------------------------------------------------------------ drawing the trainings
 
+  const chartRoom = () => room(chart.parentElement, 0, CHART.wide, CHART.wide);
   function drawChart(shade) {
-    const wide = room(chart.parentElement, 0, CHART.wide, CHART.wide), high = CHART.high;
+    const wide = chartRoom(), high = CHART.high;
     const pen = sharp(chart, wide, high);
     const curves = model.get("curves"), longest = Math.max(1, ...curves.map(({ steps }) => steps));
     const right = wide - CHART.right, bottom = high - CHART.bottom, labels = [];
@@ -238,6 +239,9 @@ function render({ model, el }) {
     drawGrid(shade);
     drawChart(shade);
     picture.style.width = canvas.style.width;
+    requestAnimationFrame(() => {                     // while a theme changes, the page has another width
+      if (chart.isConnected && parseFloat(chart.style.width) !== chartRoom()) drawChart(colours(ui.root));
+    });
     caption.textContent = cursor ? cellWords() : PAINT_HINT;
     caption.classList.toggle("bb-hint", !cursor);
     canvas.setAttribute("aria-label", `${model.get("words")}. Arrow keys move over the cells, space paints.`);

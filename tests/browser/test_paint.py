@@ -302,6 +302,8 @@ def test_light_and_dark(view, grid, fresh, shot):
     for theme in ("Dark", "Light"):
         fresh.theme(theme)
         looks[theme] = shot(view, f"paint_{theme.lower()}")
+        for canvas in view.locator("canvas").all():  # nothing is squeezed
+            assert canvas.evaluate("(c) => c.getBoundingClientRect().width === parseFloat(c.style.width)")
     assert looks["Dark"] != looks["Light"]
     fresh.python("w.hint = False")
     same_picture(grid, fresh)
